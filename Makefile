@@ -1,0 +1,35 @@
+# The two commands are `make run` and `make test`; both set themselves up on a machine with Python 3.11 and make.
+SEED ?= 0
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do command -v $$python > /dev/null && $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null && echo $$python && break; done)
+BIN = .venv/bin
+READY = .venv/ready
+
+.PHONY: setup run test test-all lint types clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found on the PATH; install one, or call make PYTHON=/path/to/python."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[text,dev]'
+	@touch $(READY)
+
+run: $(READY)
+	$(BIN)/confreg-train run.name=default/seed=$(SEED) seed=$(SEED) run.replace=true
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m 'not heavy' tests
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q -m heavy tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

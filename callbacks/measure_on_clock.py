@@ -1,0 +1,87 @@
+"""Measure the model at given optimizer steps, or after every validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from confreg.languages.blocks import Blocks
+from confreg.measurement import Records, measure
+from confreg.records.schema import TABLES
+from confreg.records.store import RecordStore
+from confreg.settings import MeasurementRequest
+
+MOMENTS = ("clock", "validation")
+
+
+class MeasureOnClock(Callback):
+    """Run one measurement at each due step and keep its records. Training goes on as if it had not been there, to the bit.
+
+    Args:
+        blocks: what is measured.
+        token_counts: one count for each vocabulary id.
+        steps: optimizer steps to measure at, with ``when="clock"``; 0 is before the first update.
+        request: one request for all steps, or a function of the step.
+        store: where the records go durably, a step that is complete there is not measured again; None keeps the latest only.
+        when: "clock" for the given steps; "validation" after every validation, also under ``trainer.validate``.
+
+    The module may be any that ``confreg.measure`` takes. ``tokens_seen`` of the module, if there is one, goes into the rows.
+    ``latest`` holds the records of the last measurement.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        token_counts: Tensor,
+        steps: Collection[int] = (),
+        request: MeasurementRequest | Callable[[int], MeasurementRequest] | None = None,
+        store: RecordStore | None = None,
+        when: str = "clock",
+    ) -> None:
+        if when not in MOMENTS:
+            raise ValueError(f"MeasureOnClock got when={when!r}; expected one of {', '.join(MOMENTS)}.")
+        if when == "clock" and not steps:
+            raise ValueError("MeasureOnClock got no steps to measure at; expected at least one, e.g. [0], or when='validation'.")
+        self.blocks, self.token_counts, self.steps, self.request = blocks, token_counts, frozenset(steps), request
+        self.store, self.when = store, when
+        self.latest: Records | None = None
+        self._last_step: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Step 0, before the first update, or the step of a resumed run if its records are missing."""
+        self._measure_if_due(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """A due step, once, however many micro-batches it takes."""
+        self._measure_if_due(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After every validation but the sanity check."""
+        if self.when == "validation" and not trainer.sanity_checking:
+            self._measure(trainer, pl_module, trainer.global_step or getattr(pl_module, "loaded_step", None))
+
+    def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if self.when == "clock" and step in self.steps and step != self._last_step:
+            self._measure(trainer, pl_module, step)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int | None) -> None:
+        self._last_step = step
+        if trainer.is_global_zero and not self._is_stored(step):
+            request = self.request(step or 0) if callable(self.request) else self.request
+            tokens_seen = getattr(pl_module, "tokens_seen", None)
+            self.latest = measure(pl_module, self.blocks, self.token_counts, request, step=step, tokens_seen=tokens_seen)
+            self._store(step)
+        trainer.strategy.barrier("confreg measurement")
+
+    def _is_stored(self, step: int | None) -> bool:
+        return self.store is not None and step is not None and all(self.store.has(table, step) for table in TABLES)
+
+    def _store(self, step: int | None) -> None:
+        if self.store is not None and step is not None and self.latest is not None:
+            for table, rows in self.latest.items():
+                self.store.write(table, step, rows)

@@ -1,0 +1,88 @@
+"""Save weights at given optimizer steps, and full states to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import Callback
+
+from confreg.models.checkpoints import checkpoint_name, read_manifest
+from confreg.records.durable import sha256_of, sync_folder, write_text_durably
+
+
+class SaveOnClock(Callback):
+    """Write checkpoints that are complete or absent: beside the target, synced, renamed, their hashes in ``manifest.json``.
+
+    Args:
+        folder: of the checkpoints; full states go into its ``resume`` folder.
+        steps: optimizer steps whose weights are kept.
+        resume_every: optimizer steps between full states.
+        keep: full states that stay.
+
+    Put it behind the callbacks that measure: then a step's records are durable before its checkpoint is there.
+    """
+
+    def __init__(self, folder: Path, steps: Collection[int], resume_every: int = 500, keep: int = 2) -> None:
+        if resume_every < 1 or keep < 1:
+            raise ValueError(f"SaveOnClock got resume_every={resume_every} and keep={keep}; expected both at least 1.")
+        self.folder, self.steps, self.resume_every, self.keep = Path(folder), frozenset(steps), resume_every, keep
+        self._last_step: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Step 0; a resumed run finds its own step saved."""
+        (self.folder / "resume").mkdir(parents=True, exist_ok=True)
+        if trainer.global_step == 0:
+            self._save_if_due(trainer)
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Right behind an optimizer step, never in the middle of an accumulation."""
+        if trainer.global_step != self._last_step:
+            self._last_step = trainer.global_step
+            self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if step in self.steps:
+            self._save(trainer, self.folder, step, weights_only=True)
+        if step and step % self.resume_every == 0:
+            self._save(trainer, self.folder / "resume", step, weights_only=False)
+            self._drop_old_states(trainer)
+
+    def _save(self, trainer: pl.Trainer, folder: Path, step: int, weights_only: bool) -> None:
+        target = folder / checkpoint_name(step)
+        temporary = folder / f".{target.name}.part"
+        try:
+            trainer.save_checkpoint(temporary, weights_only=weights_only)  # every rank takes part
+            if trainer.is_global_zero:
+                self._publish(temporary, target)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
+
+    def _publish(self, temporary: Path, target: Path) -> None:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        digest = sha256_of(temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+        manifest = read_manifest(self.folder) | {target.relative_to(self.folder).as_posix(): digest}
+        self._write_manifest(manifest)
+
+    def _drop_old_states(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        states = sorted((self.folder / "resume").glob("step=*.ckpt"))[: -self.keep]
+        for old in states:
+            old.unlink()
+        if states:
+            dropped = {old.relative_to(self.folder).as_posix() for old in states}
+            self._write_manifest({name: digest for name, digest in read_manifest(self.folder).items() if name not in dropped})
+
+    def _write_manifest(self, manifest: dict[str, str]) -> None:
+        write_text_durably(self.folder / "manifest.json", json.dumps(manifest, indent=0, sort_keys=True) + "\n")

@@ -1,0 +1,1 @@
+"""Records become figures and a page; needs neither torch nor a network."""

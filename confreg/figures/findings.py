@@ -1,0 +1,120 @@
+"""What a run shows, in plain words: the sentences above the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
+from confreg.figures.run_records import RunRecords
+
+DOCUMENTS_MIN = 16  # of the records' contract, where the run's configuration does not say
+LOST_SHOWN = 8  # names in the sentence on neurons that formed and were lost
+CONTROL_COLUMN = {"entropy": "n_entropy_neurons_control", "token-frequency": "n_frequency_neurons_control"}
+
+
+def findings(records: RunRecords) -> list[str]:
+    """Sentences on the last measured step: the loss, who is named since when, and what chance would name."""
+    return [*_progress(records), *_losses(records), *_names(records), *_lost(records)]
+
+
+def setting_of(config: dict[str, Any], key: str, default: Any = None) -> Any:
+    """Value of a dotted key in a nested mapping; ``default`` where a part of the path is missing or the value is null."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return default if value is None else value
+
+
+def large_number(value: float) -> str:
+    """A count as people say it: 950, 12,300, 6.14 million."""
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}"
+
+
+def _progress(records: RunRecords) -> Iterator[str]:
+    last, planned = records.steps[-1], setting_of(records.config, "trainer.max_steps")
+    status = records.facts.get("status")
+    if status not in (None, "finished") or (isinstance(planned, int) and last < planned):
+        target = f" of {planned:,}" if isinstance(planned, int) else ""
+        yield f"This run is not complete (status: {status or 'unknown'}): it was last measured at step {last:,}{target}."
+
+
+def _losses(records: RunRecords) -> Iterator[str]:
+    row = records.model_at_last()
+    if not row or math.isnan(row["loss_nats"]):
+        return
+    tokens = "" if math.isnan(row["tokens_seen"]) else f" ({large_number(row['tokens_seen'])} target tokens)"
+    when = f"After {_count(records.steps[-1], 'optimizer step')}{tokens}" if records.steps[-1] else "Before training, at step 0,"
+    sentence = f"{when} the loss on the measured text is {row['loss_nats']:.3f} nats"
+    if not math.isnan(row["bayes_loss_nats"]):
+        above = row["loss_nats"] - row["bayes_loss_nats"]
+        side = "above" if above >= 0 else "below"
+        sentence += f", {abs(above):.3f} {side} the {row['bayes_loss_nats']:.3f} of a predictor that knows the language"
+    yield sentence + "."
+
+
+def why_nothing_is_named(records: RunRecords) -> str | None:
+    """A sentence where the measured text has too few documents for the rules to name anybody; else None."""
+    n_documents = records.model_at_last().get("n_documents", math.nan)
+    needed = setting_of(records.config, "measure.request.rules.clusters_min", DOCUMENTS_MIN)
+    if math.isnan(n_documents) or n_documents >= needed:
+        return None
+    return (
+        f"Nothing is named: the measured text has {_count(int(n_documents), 'document')} and the rules ask for at least {needed}, "
+        "because error bars count documents, not tokens."
+    )
+
+
+def _names(records: RunRecords) -> Iterator[str]:
+    reason = why_nothing_is_named(records)
+    yield from [reason] if reason else _named(records)
+
+
+def _named(records: RunRecords) -> Iterator[str]:
+    spells, row = naming_spells(records.neurons), records.model_at_last()
+    current = spells[spells["last_step"] == records.steps[-1]]
+    for kind in KINDS:
+        rows = current[current["kind"] == kind]
+        verb = "is" if len(rows) == 1 else "are"
+        number = _count(len(rows), f"{kind} neuron") if len(rows) else f"no {kind} neuron"
+        sentence = f"{number} {verb if len(rows) else 'is'} named at step {records.steps[-1]:,}"
+        names = "; ".join(_names_by_age(rows))
+        sentence = sentence[0].upper() + sentence[1:] + (f": {names}" if names else "")
+        yield f"{sentence}; {_beside_the_control(row.get(CONTROL_COLUMN[kind], math.nan))}."
+
+
+def _names_by_age(spells: pd.DataFrame) -> Iterator[str]:
+    """Names that formed at the same step together, the oldest first."""
+    is_formed = spells["n_clock_steps"] >= FORMED_AFTER
+    names = spells["layer"].astype(str) + "." + spells["neuron"].astype(str)
+    for step, group in names[is_formed].groupby(spells["first_step"]):
+        yield f"{', '.join(group)} (formed since step {step:,})"
+    if not is_formed.all():
+        yield f"{', '.join(names[~is_formed])} (not yet formed)"
+
+
+def _beside_the_control(mean_count: float) -> str:
+    if math.isnan(mean_count):
+        return "no control was drawn to compare with"
+    return f"with random output directions of the same norms the rule names {mean_count:.2g} on average"
+
+
+def _lost(records: RunRecords) -> Iterator[str]:
+    keys, spells = ["layer", "neuron", "kind"], naming_spells(records.neurons)
+    named_now = spells.loc[spells["last_step"] == records.steps[-1], keys].assign(now=True)
+    formed = formed_neurons(records.neurons).merge(named_now, on=keys, how="left")
+    lost = formed[formed["now"].isna()]
+    if len(lost):
+        shown = [f"{row['layer']}.{row['neuron']} ({row['kind']}, step {row['formed_step']:,})" for _, row in lost[:LOST_SHOWN].iterrows()]
+        more = f" and {len(lost) - LOST_SHOWN} more" if len(lost) > LOST_SHOWN else ""
+        yield f"Formed earlier and no longer named: {', '.join(shown)}{more}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,91 @@
+"""The page of a run: one HTML file with everything in it, which opens offline and asks for nothing."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from confreg.figures.facts_tables import facts_tables
+from confreg.figures.findings import findings, large_number, setting_of
+from confreg.figures.naming_rules import naming_rules
+from confreg.figures.page_data import page_data
+from confreg.figures.run_records import ReportError, RunRecords, read_run
+from confreg.records.durable import write_text_durably
+
+# In this order: each file uses only what stands before it.
+SCRIPTS = ("axes.js", "over_steps.js", "neurons.js", "spectrum.js", "table.js", "page.js")
+
+
+def write_page(run: Path, out: Path | None = None) -> Path:
+    """Write the page of a measured run.
+
+    Args:
+        run: a run folder with ``records/``.
+        out: the file to write, complete or not at all; default ``run/report.html``.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ReportError: the run cannot be read, or the page cannot be written.
+    """
+    run = Path(run)
+    target = run / "report.html" if out is None else Path(out)
+    html = page_html(read_run(run))
+    try:
+        write_text_durably(target, html)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReportError(f"{target} cannot be written ({reason}); expected a file in a folder that exists. Choose another --out.") from error
+    return target
+
+
+def page_html(records: RunRecords) -> str:
+    """The whole page as text, under 8 MB."""
+    folder = files("confreg.figures")
+    return Template((folder / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(records.name),
+        style=(folder / "page.css").read_text(encoding="utf-8"),
+        status=escape(str(records.facts.get("status", "unknown"))),
+        strip=_strip(records),
+        findings=" ".join(f"<p>{escape(sentence)}</p>" for sentence in findings(records)),
+        rules="".join(f"<p>{escape(sentence)}</p>" for sentence in naming_rules(records.config)),
+        configuration=facts_tables(records.config) or "<p>This run has no config.yaml.</p>",
+        facts=facts_tables(records.facts) or "<p>This run has no run.json.</p>",
+        plotly=get_plotlyjs(),
+        data=_json_in_html(page_data(records)),
+        script="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
+    )
+
+
+def _json_in_html(data: dict[str, Any]) -> str:
+    # "</" would end the script element in the middle of a string.
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+
+
+def _strip(records: RunRecords) -> str:
+    """The header's short facts as a definition list; a fact that the run does not tell is left out."""
+    shown = {name: value for name, value in _short_facts(records).items() if value}
+    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in shown.items())
+
+
+def _short_facts(records: RunRecords) -> dict[str, str]:
+    config, facts, row = records.config, records.facts, records.model_at_last()
+    sizes = {"n_layer": "layers", "d_model": "d_model", "d_mlp": "neurons in each", "n_head": "heads"}
+    known = [f"{setting_of(config, f'model.{key}')} {word}" for key, word in sizes.items() if setting_of(config, f"model.{key}") is not None]
+    documents, positions = row.get("n_documents", 0), row.get("n_positions", 0)
+    return {
+        "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),
+        "steps": f"{records.steps[-1]:,}",
+        "target tokens": large_number(row["tokens_seen"]) if row.get("tokens_seen", 0) > 0 else "",
+        "measured on": f"{positions:,.0f} positions of {documents:,.0f} documents" if positions > 0 and documents > 0 else "",
+        "measured at": f"{len(records.steps)} step{'' if len(records.steps) == 1 else 's'}",
+        "device": str(setting_of(facts, "reproducibility.device", "")),
+        "seed": str(setting_of(config, "seed", setting_of(facts, "seed", ""))),
+    }

@@ -1,0 +1,157 @@
+"""What a page needs of a run folder, read into plain pandas frames."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from confreg.records.store import RecordError, RecordStore
+
+# Only these are read: a run of many neurons and steps stays small in memory and on the page.
+NEURON_FLOATS = (
+    "w_out_norm",
+    "logit_var",
+    "null_space_share",
+    "null_space_share_chance",
+    "frequency_cosine",
+    "entropy_effect",
+    "entropy_effect_stderr",
+    "entropy_norm_mediated_share",
+    "entropy_norm_mediated_share_low",
+    "loss_effect",
+    "loss_effect_stderr",
+    "norm_mediated_share",
+    "kl_from_frequency_effect",
+    "kl_from_frequency_effect_stderr",
+    "frequency_mediated_share",
+    "frequency_mediated_share_low",
+)
+NEURON_FLAGS = ("is_entropy_neuron", "is_frequency_neuron")
+MODEL_FLOATS = (
+    "tokens_seen",
+    "loss_nats",
+    "entropy_nats",
+    "bayes_loss_nats",
+    "excess_loss_nats",
+    "excess_entropy_nats",
+    "bayes_kl_nats",
+    "n_entropy_neurons",
+    "n_frequency_neurons",
+    "n_entropy_neurons_control",
+    "n_frequency_neurons_control",
+    "null_dimensions",
+    "n_positions",
+    "n_documents",
+)
+
+
+class ReportError(ValueError):
+    """A run that cannot be shown; the message names the folder or file and the next move."""
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """A run as frames, in the order of its steps, with its configuration and facts.
+
+    Attributes:
+        neurons: one row per step and measured neuron; shares dimensionless, effects in nats.
+        model: one row per step.
+        spectrum: one row per step and singular value.
+        config: config.yaml as a plain mapping, empty where there is none.
+        facts: run.json, empty where there is none.
+    """
+
+    run: Path
+    neurons: pd.DataFrame
+    model: pd.DataFrame
+    spectrum: pd.DataFrame
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def steps(self) -> list[int]:
+        """Clock steps at which neurons were measured, first to last."""
+        return sorted(int(step) for step in self.neurons["step"].unique())
+
+    @property
+    def name(self) -> str:
+        """The run's own name, else its last two folders."""
+        named = (self.config.get("run") or {}).get("name")
+        return str(named) if named else "/".join(self.run.resolve().parts[-2:])
+
+    def model_at_last(self) -> dict[str, float]:
+        """The model's row at the last measured step; empty where that step has none."""
+        rows = self.model[self.model["step"] == self.steps[-1]]
+        return {} if rows.empty else {str(name): value for name, value in rows.iloc[-1].items()}
+
+
+def read_run(run: Path) -> RunRecords:
+    """Read the records of a run folder.
+
+    Raises:
+        ReportError: no such folder, no measured neurons in it, or a file that cannot be read.
+    """
+    if not run.is_dir():
+        raise ReportError(f"{run} is not a folder; expected a run folder, e.g. runs/default/seed=0. Train one with confreg-train.")
+    neurons = _read_table(run, "neurons", ("layer", "neuron"), NEURON_FLOATS)
+    if neurons.empty:
+        raise ReportError(
+            f"{run / 'records' / 'neurons'} holds no measured step (step=*.parquet, listed in records/manifest.json); expected one. "
+            f"Train with callbacks.measure=true, or measure saved checkpoints with confreg-measure source={run}."
+        )
+    return RunRecords(
+        run=run,
+        neurons=neurons.sort_values(["step", "layer", "neuron"], ignore_index=True),
+        model=_read_table(run, "model", (), MODEL_FLOATS).sort_values("step", ignore_index=True),
+        spectrum=_read_table(run, "spectrum", ("index",), ("singular_value",)).sort_values(["step", "index"], ignore_index=True),
+        config=_read_config(run / "config.yaml"),
+        facts=_read_facts(run / "run.json"),
+    )
+
+
+def _read_table(run: Path, table: str, keys: tuple[str, ...], floats: tuple[str, ...]) -> pd.DataFrame:
+    wanted = ("step", *keys, *floats, *(NEURON_FLAGS if table == "neurons" else ()))
+    store = RecordStore(run / "records")
+    try:
+        frames = [_columns(store.read(table, step), wanted) for step in store.steps(table)]
+    except (RecordError, OSError, pa.ArrowException) as error:
+        raise ReportError(f"the records of {run} cannot be read: {error}") from error
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(wanted))
+    for name in floats:
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    if frame["step"].isna().any():
+        raise ReportError(f"{run} has {table!r} rows without a step; the page orders everything by optimizer steps. Measure a training run.")
+    for name in set(NEURON_FLAGS) & set(wanted):
+        frame[name] = frame[name].eq(True)
+    return frame.astype(dict.fromkeys(("step", *keys), "int64"))
+
+
+def _columns(rows: pa.Table, wanted: tuple[str, ...]) -> pd.DataFrame:
+    """The wanted columns; one that an older or partial table lacks is null."""
+    return rows.select([name for name in wanted if name in rows.column_names]).to_pandas().reindex(columns=list(wanted))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ReportError(f"{path} cannot be read ({error}); expected the mapping that the run wrote. Restore or remove it.") from error
+    return {str(key): value for key, value in config.items()} if isinstance(config, dict) else {}
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} cannot be read ({error}); expected the JSON that the run wrote. Restore or remove it.") from error
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,107 @@
+"""Fixed blocks of token ids: what a measurement reads, and what a source of text must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+FIRST_SCORED_POSITION = 3  # as in the paper's code: the first positions are unlike all others
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The two parts of one measurement.
+
+    Args:
+        reference: token ids; every position gives replacement values.
+        measured: token ids; effects are measured here.
+        scored: which positions of ``measured`` count; position t is scored by its prediction of token t + 1, so the last
+            position never counts. None: positions 3 to T - 2 whose token and next token are not in ``excluded_ids``.
+        documents: one id for each measured block, the clusters of the standard errors. None: each block its own.
+        excluded_ids: token ids whose predictions and predictors are not scored (BOS, end of text, newline).
+        bayes_log_probs: nats, the language's own log P(token t + 1 | tokens up to t) at position t, where known.
+    """
+
+    reference: Int[Tensor, "reference_block token"]
+    measured: Int[Tensor, "block token"]
+    scored: Bool[Tensor, "block token"] | None = None
+    documents: Int[Tensor, "block"] | None = None
+    excluded_ids: tuple[int, ...] = ()
+    bayes_log_probs: Float[Tensor, "block token vocab"] | None = None
+
+    def scored_positions(self) -> Bool[Tensor, "block token"]:
+        """The positions that count, the default applied and the last position taken out.
+
+        Raises:
+            ValueError: where no position is left, or ``scored`` has another shape than ``measured``.
+        """
+        scored = default_scored(self.measured, self.excluded_ids) if self.scored is None else self.scored.clone()
+        if scored.shape != self.measured.shape:
+            raise ValueError(f"Blocks.scored has shape {tuple(scored.shape)}; expected that of measured, {tuple(self.measured.shape)}.")
+        scored[:, -1] = False
+        if not scored.any():
+            raise ValueError(
+                f"No scored position in measured blocks of shape {tuple(self.measured.shape)}; expected at least one. "
+                "Give longer blocks, fewer excluded_ids, or scored positions of your own."
+            )
+        return scored
+
+    def clusters(self) -> Int[Tensor, "block"]:
+        """The document of each measured block as 0, 1, 2, …"""
+        if self.documents is None:
+            return torch.arange(len(self.measured))
+        if len(self.documents) != len(self.measured):
+            raise ValueError(
+                f"Blocks.documents has {len(self.documents)} ids; expected one for each of {len(self.measured)} measured blocks."
+            )
+        return torch.unique(self.documents, return_inverse=True)[1]
+
+
+def default_scored(measured: Int[Tensor, "block token"], excluded_ids: Sequence[int] = ()) -> Bool[Tensor, "block token"]:
+    """Positions 3 to T - 2 whose token and next token are not excluded."""
+    kept = ~torch.isin(measured, torch.tensor(list(excluded_ids), dtype=measured.dtype))
+    scored = torch.zeros_like(kept)
+    scored[:, FIRST_SCORED_POSITION:-1] = (kept[:, :-1] & kept[:, 1:])[:, FIRST_SCORED_POSITION:]
+    return scored
+
+
+def sample_scored(scored: Bool[Tensor, "block token"], n_per_block: int, seed: int) -> Bool[Tensor, "block token"]:
+    """At most ``n_per_block`` of the scored positions of each block, drawn by ``seed`` without replacement."""
+    order = torch.rand(scored.shape, generator=torch.Generator().manual_seed(seed))
+    order[~scored] = 2.0
+    rank = order.argsort(dim=1).argsort(dim=1)
+    return scored & (rank < n_per_block)
+
+
+class Language(Protocol):
+    """What training and measuring need of a source of text."""
+
+    vocabulary_size: int  # token ids lie below it
+    block_length: int  # tokens
+    excluded_ids: tuple[int, ...]
+    n_train_blocks: int | None  # None: endless, every index is a fresh document
+    reference: Int[Tensor, "block token"]
+    measured: Int[Tensor, "block token"]
+    measured_documents: Int[Tensor, "block"]
+    tokenizer: Any
+
+    def train_blocks(self, indices: Sequence[int]) -> Int[Tensor, "block token"]:
+        """The training blocks of these numbers."""
+        ...
+
+    def token_counts(self, n_samples: int) -> Int[Tensor, "vocab"]:
+        """Counts over the training part; ``n_samples`` blocks of it where the language is endless."""
+        ...
+
+    def bayes_log_probs(self, blocks: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"] | None:
+        """Nats: log P(token t + 1 | tokens up to t) at position t, or None where the truth is unknown."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says of the language; plain values only."""
+        ...

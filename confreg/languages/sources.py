@@ -1,0 +1,34 @@
+"""From the settings to a language, and from a language to the blocks that a run measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from confreg.languages.blocks import Blocks, Language, default_scored, sample_scored
+from confreg.languages.synthetic import SyntheticLanguage
+from confreg.languages.text import TextLanguage
+from confreg.settings import DataSettings, MeasureSettings, SettingError, SyntheticSettings, TextSettings
+
+SOURCES: dict[type[DataSettings], Callable[[Any, int], Language]] = {SyntheticSettings: SyntheticLanguage, TextSettings: TextLanguage}
+
+
+def language_of(settings: DataSettings, seed: int) -> Language:
+    """The source of text that the settings describe; the seed is the run's."""
+    if type(settings) not in SOURCES:
+        raise SettingError(f"data is {type(settings).__name__}; expected one of {', '.join(kind.__name__ for kind in SOURCES)}.")
+    return SOURCES[type(settings)](settings, seed)
+
+
+def measured_blocks(language: Language, settings: MeasureSettings, seed: int) -> Blocks:
+    """What a run measures: so many blocks of each part, and so many scored positions in each block."""
+    measured = language.measured[: settings.n_blocks]
+    scored = sample_scored(default_scored(measured, language.excluded_ids), settings.n_scored_per_block, seed)
+    return Blocks(
+        reference=language.reference[: settings.n_blocks],
+        measured=measured,
+        scored=scored,
+        documents=language.measured_documents[: settings.n_blocks],
+        excluded_ids=language.excluded_ids,
+        bayes_log_probs=language.bayes_log_probs(measured),
+    )

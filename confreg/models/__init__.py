@@ -1,0 +1,1 @@
+"""A transformers model from a configuration, and what measurements may see of it."""

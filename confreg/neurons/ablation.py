@@ -1,0 +1,66 @@
+"""What goes into the effects of replacing neurons, and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The unablated prediction at the scored positions. Logits have the vocabulary mean removed: nothing here depends on it."""
+
+    scaled_logits: Float[Tensor, "position vocab"]  # ẑ, without bias
+    output_bias: Float[Tensor, "vocab"]  # b̃
+    targets: Int[Tensor, "position"]
+    scale: Float[Tensor, "position"]  # s of the final norm
+    frequency_log_probs: Float[Tensor, "vocab"]  # nats
+    frequency_direction: Float[Tensor, "vocab"]  # u, a unit vector
+
+    def log_probs(self) -> Float[Tensor, "position vocab"]:
+        """Nats, of the unablated prediction."""
+        return (self.scaled_logits + self.output_bias).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What changes when each of several neurons is replaced."""
+
+    activation_change: Float[Tensor, "position neuron"]  # δ: replacement minus activation
+    residual_along_write: Float[Tensor, "position neuron"]  # ⟨Px, w⟩
+    write_norm: Float[Tensor, "neuron"]  # |Pw|
+    logit_writes: Float[Tensor, "neuron vocab"]  # B, the vocabulary mean removed
+    d_model: int
+
+    def scale(self, before: Float[Tensor, "position"]) -> Float[Tensor, "position neuron"]:
+        """The final norm's scale after the replacement; its epsilon is part of the scale before."""
+        change = self.activation_change
+        grown = (2 * change * self.residual_along_write + change.square() * self.write_norm.square()) / self.d_model
+        return (before.square().unsqueeze(1) + grown).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
+
+    def part(self, positions: slice, neurons: slice) -> Ablation:
+        """The same for some of the positions and neurons."""
+        return Ablation(
+            self.activation_change[positions, neurons],
+            self.residual_along_write[positions, neurons],
+            self.write_norm[neurons],
+            self.logit_writes[neurons],
+            self.d_model,
+        )
+
+
+@dataclass(frozen=True)
+class EffectChanges:
+    """Signed changes in nats at each position for each neuron: ablated minus unablated."""
+
+    loss: Float[Tensor, "position neuron"]
+    loss_frozen_norm: Float[Tensor, "position neuron"]
+    loss_scale_only: Float[Tensor, "position neuron"]
+    loss_frozen_frequency: Float[Tensor, "position neuron"]
+    entropy: Float[Tensor, "position neuron"]
+    entropy_frozen_norm: Float[Tensor, "position neuron"]
+    kl_from_frequency: Float[Tensor, "position neuron"]
+    kl_to_frequency: Float[Tensor, "position neuron"]

@@ -1,0 +1,1 @@
+"""Tables on disk: complete or absent, one file for each step."""

@@ -1,0 +1,66 @@
+"""Files that are complete or absent: written beside the target, synced, renamed over it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_durably(path: Path, write: Callable[[BinaryIO], None]) -> str:
+    """Write a file so that a kill or a full disk leaves either the old one or the new one.
+
+    The temporary file starts with a dot and lies in the target's own folder, because a rename does not cross file systems.
+
+    Args:
+        path: the target; its folder exists.
+        write: fills the opened binary file.
+
+    Returns:
+        SHA-256 of the content, 64 hex digits.
+
+    Raises:
+        OSError: of a full disk or a missing permission; the old file is untouched and nothing half-written stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256_of(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return digest
+
+
+def write_text_durably(path: Path, text: str) -> str:
+    """The same for text, as UTF-8 with newlines as they are."""
+    content = text.encode("utf-8")
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    return write_durably(path, write)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits; read from the disk, since a writer may seek back (as zip files do)."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames inside a folder survive a power cut, where the system allows to open folders."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

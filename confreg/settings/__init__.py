@@ -1,0 +1,42 @@
+"""The closed, typed configuration: every default and every range, once."""
+
+from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
+from confreg.settings.mapping import digest, identity, setting_types, settings_from_mapping, settings_to_mapping
+from confreg.settings.measure import MeasurementRequest, MeasureSettings, SelectionRules
+from confreg.settings.model import ModelSettings, OptimizerSettings
+from confreg.settings.ranges import SettingError, check_ranges, setting
+from confreg.settings.run import (
+    CallbackSettings,
+    ClockSettings,
+    LoggerSettings,
+    RunSettings,
+    Settings,
+    TrainerSettings,
+    WandbSettings,
+)
+
+__all__ = [
+    "CallbackSettings",
+    "ClockSettings",
+    "DataSettings",
+    "LoggerSettings",
+    "MeasureSettings",
+    "MeasurementRequest",
+    "ModelSettings",
+    "OptimizerSettings",
+    "RunSettings",
+    "SelectionRules",
+    "SettingError",
+    "Settings",
+    "SyntheticSettings",
+    "TextSettings",
+    "TrainerSettings",
+    "WandbSettings",
+    "check_ranges",
+    "digest",
+    "identity",
+    "setting",
+    "setting_types",
+    "settings_from_mapping",
+    "settings_to_mapping",
+]

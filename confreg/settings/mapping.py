@@ -1,0 +1,83 @@
+"""Settings as a plain mapping and back; what two runs must share to be the same; every key there is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
+from confreg.settings.ranges import SettingError, check_ranges
+from confreg.settings.run import Settings
+
+DATA_KINDS: dict[str, type[DataSettings]] = {"synthetic": SyntheticSettings, "text": TextSettings}
+NOT_IDENTITY = ("run", "resume", "logger", "data.cache", "trainer.progress_bar", "trainer.model_summary")
+
+
+def settings_to_mapping(settings: Settings) -> dict[str, Any]:
+    """The settings as nested dictionaries of plain values, ready for YAML or JSON."""
+    return asdict(settings)
+
+
+def settings_from_mapping(mapping: Mapping[str, Any]) -> Settings:
+    """The settings that a mapping of :func:`settings_to_mapping` came from; the kind of data is known by its keys.
+
+    Raises:
+        SettingError: for a key that does not exist, a value of the wrong type or out of range.
+    """
+    schema = OmegaConf.structured(Settings(data=MISSING))
+    try:
+        schema.data = OmegaConf.structured(_data_kind(mapping.get("data") or {}))
+        settings = OmegaConf.to_object(OmegaConf.merge(schema, dict(mapping)))
+    except OmegaConfBaseException as error:
+        raise SettingError(f"{error.full_key or 'the configuration'}: {str(error.msg or error).splitlines()[0]}") from error
+    assert isinstance(settings, Settings)
+    check_ranges(settings)
+    return settings
+
+
+def _data_kind(data: Mapping[str, Any]) -> type[DataSettings]:
+    """The kind of data that has the most of these keys."""
+    return max(DATA_KINDS.values(), key=lambda kind: len(set(data) & {each.name for each in fields(kind)}))
+
+
+def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping; an empty mapping is a value."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def identity(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share to be the same run: dotted keys and values, without where it lives and what only looks on."""
+    return {key: value for key, value in flattened(mapping) if not any(f"{key}.".startswith(f"{left_out}.") for left_out in NOT_IDENTITY)}
+
+
+def digest(mapping: Mapping[str, Any]) -> str:
+    """8 hex digits of the SHA-256 of a configuration's identity: the name of a job in a sweep."""
+    text = json.dumps(identity(mapping), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@cache
+def setting_types() -> dict[str, Any]:
+    """Every dotted key of the configuration, groups included, with its annotated type; of ``data`` the keys of every kind."""
+    table = dict(_types_below(Settings, ""))
+    for kind in DATA_KINDS.values():
+        table |= dict(_types_below(kind, "data."))
+    return table
+
+
+def _types_below(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, annotation in get_type_hints(kind).items():
+        yield f"{prefix}{name}", annotation
+        if is_dataclass(annotation) and isinstance(annotation, type):
+            yield from _types_below(annotation, f"{prefix}{name}.")

@@ -1,0 +1,123 @@
+"""The whole configuration of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from confreg.settings.data import DataSettings, SyntheticSettings
+from confreg.settings.measure import MeasureSettings
+from confreg.settings.model import ModelSettings, OptimizerSettings
+from confreg.settings.ranges import setting
+from confreg.settings.targets import complaints_about_callbacks
+
+LONGEST_PART = 200  # bytes of one folder's name: file systems allow 255, and a hidden sibling needs some of them
+
+
+@dataclass
+class ClockSettings:
+    """At which optimizer steps a run saves and measures: step 0, log-spaced steps, the last."""
+
+    per_doubling: int = setting(2, at_least=1)
+    max_points: int | None = setting(None, at_least=2)  # None: all of them; a limit keeps the first steps and the last
+    resume_every: int = setting(500, at_least=1)  # optimizer steps between full states; the last two are kept
+
+
+@dataclass
+class CallbackSettings:
+    """What watches the training."""
+
+    measure: bool = True
+    measure_when: str = setting("clock", choices=("clock", "validation"))
+    save: bool = True
+    log: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)  # name -> {_target_: lightning.pytorch.callbacks.…, …}
+
+    def complaints(self) -> Iterator[str]:
+        yield from complaints_about_callbacks(self.extra, "extra")
+
+
+@dataclass
+class WandbSettings:
+    """Weights & Biases; offline needs no account."""
+
+    mode: str = setting("offline", choices=("offline", "online", "disabled"))
+    project: str = "confreg"
+    entity: str | None = None
+    group: str | None = None
+    job_type: str = "train"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LoggerSettings:
+    """Where scalars go beside the records."""
+
+    csv: bool = True
+    wandb: WandbSettings = field(default_factory=WandbSettings)
+
+
+@dataclass
+class TrainerSettings:
+    """How Lightning trains."""
+
+    max_steps: int = setting(1500, at_least=1)  # optimizer steps
+    accumulate_batches: int = setting(1, at_least=1)  # micro-batches in one optimizer step
+    gradient_clip_norm: float | None = setting(1.0, above=0.0)
+    precision: str = setting("32-true", choices=("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"))
+    accelerator: str = setting("auto", choices=("auto", "cpu", "cuda", "gpu", "mps"))
+    devices: int = setting(1, at_least=1)
+    nodes: int = setting(1, at_least=1)
+    strategy: str = setting("auto", choices=("auto", "ddp", "ddp_spawn", "ddp_fork"))
+    deterministic: bool = False  # torch's deterministic algorithms
+    threads: int | None = setting(None, at_least=1)  # CPU threads; None keeps torch's own choice; it changes bits
+    validate_every: int = setting(250, at_least=1)  # optimizer steps
+    validation_batches: int = setting(2, at_least=0)  # 0: no validation
+    overfit_batches: int = setting(0, at_least=0)  # 0: all data; n: the same n batches again and again
+    log_every: int = setting(10, at_least=1)  # optimizer steps between rows of train/loss
+    profiler: str | None = setting(None, choices=("simple", "advanced"))
+    progress_bar: bool = True
+    model_summary: bool = True
+
+
+@dataclass
+class RunSettings:
+    """Where a run lives."""
+
+    root: str = "runs"  # folder of all runs
+    name: str | None = None  # folder below root; None: experiment/date_time.microseconds
+    experiment: str = "train"  # first part of the default name
+    replace: bool = False  # train anew beside an existing run and take its place when complete
+
+    def complaints(self) -> Iterator[str]:
+        if not self.root.strip():
+            yield "root is empty; expected a folder, such as runs."
+        for name in ("name", "experiment"):
+            value = getattr(self, name)
+            if value is not None and not is_safe_name(value):
+                yield f"{name} is {value!r}; expected a folder below run.root: parts divided by /, none empty, none starting with a dot."
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a run's name stays below the root: a relative path of printable parts that neither climb nor hide."""
+    parts = name.split("/")
+    plain = name.isprintable() and "\\" not in name
+    return plain and all(0 < len(part.encode()) <= LONGEST_PART and part == part.strip() and part[0] not in ".~" for part in parts)
+
+
+@dataclass
+class Settings:
+    """One training run, closed and typed."""
+
+    data: DataSettings = field(default_factory=SyntheticSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    clock: ClockSettings = field(default_factory=ClockSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    callbacks: CallbackSettings = field(default_factory=CallbackSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    seed: int = setting(0, at_least=0)
+    resume: str | None = None  # a run folder to go on with

@@ -1,0 +1,1 @@
+"""Lightning: the module that trains, and the order of its data."""

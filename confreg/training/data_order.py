@@ -1,0 +1,107 @@
+"""Data order as a function of the step: any start gives the rest of the same order, and no generator has a state to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from confreg.languages.blocks import Language
+
+LARGE_PRIME = 1_000_003  # keeps (seed, number) pairs of usual sizes apart
+
+
+def seed_of(seed: int, number: int) -> int:
+    """One seed for a pair of a run's seed and a step's or pass's number."""
+    return (seed * LARGE_PRIME + number) % 2**63
+
+
+class StepIndexedBatches(Sampler[list[int]]):
+    """Indices of the blocks of every micro-batch of one long epoch, for one process.
+
+    An endless language is read in the order of its indices; a finite one pass after pass, each shuffled by (seed, pass).
+
+    Args:
+        n_blocks: of the training part; None for an endless language.
+        batch_size: blocks in a micro-batch of one process.
+        n_batches: micro-batches of the whole training.
+        seed: of the order.
+        start: micro-batches that are done already.
+        repeat: the first so many micro-batches again and again; 0 for all data.
+        rank: of this process among ``world_size``; each global micro-batch is cut into one part for each.
+    """
+
+    def __init__(
+        self,
+        n_blocks: int | None,
+        batch_size: int,
+        n_batches: int,
+        seed: int,
+        start: int = 0,
+        repeat: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.n_blocks, self.batch_size, self.n_batches, self.seed = n_blocks, batch_size, n_batches, seed
+        self.start, self.repeat, self.rank, self.world_size = start, repeat, rank, world_size
+        self._pass_number, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.n_batches  # of the whole epoch: Lightning counts the batches before the start itself
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.start, self.n_batches):
+            number = batch % self.repeat if self.repeat else batch
+            first = (number * self.world_size + self.rank) * self.batch_size
+            yield [self._index(sample) for sample in range(first, first + self.batch_size)]
+
+    def _index(self, sample: int) -> int:
+        if self.n_blocks is None:
+            return sample
+        number, offset = divmod(sample, self.n_blocks)
+        if number != self._pass_number:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+            self._pass_number, self._order = number, torch.randperm(self.n_blocks, generator=generator)
+        return int(self._order[offset])
+
+
+class TrainBlocks(Dataset[Tensor]):
+    """The training part; a whole batch is fetched at once."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.language.train_blocks([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Tensor:
+        return self.language.train_blocks(indices)
+
+
+def keep_batch(batch: Tensor) -> Tensor:
+    """The collation of blocks that come as one tensor already."""
+    return batch
+
+
+class StepIndexedLoader(DataLoader[Tensor]):
+    """A loader whose place is a function of the step, so that its state is empty; saying so tells Lightning that it can be resumed."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the sampler is built for the step to start at."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Nothing to do."""
+
+
+def train_loader(language: Language, batches: StepIndexedBatches, workers: int = 0) -> StepIndexedLoader:
+    """Micro-batches [block, token] in the order of the steps."""
+    return StepIndexedLoader(TrainBlocks(language), batch_sampler=batches, collate_fn=keep_batch, num_workers=workers)
+
+
+def validation_loader(language: Language, batch_size: int, n_batches: int) -> DataLoader[Tensor]:
+    """The first measured blocks, always the same; its iterator draws from no global generator."""
+    blocks = language.measured[: batch_size * n_batches]
+    return DataLoader(list(blocks.split(batch_size)), batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""The LightningModule: next-token cross-entropy in nats, AdamW, warm-up and cosine, randomness that depends on the step alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from confreg.models.build import build_model
+from confreg.settings import ModelSettings, OptimizerSettings
+from confreg.training.data_order import seed_of
+
+
+def next_token_loss(logits: Float[Tensor, "block token vocab"], tokens: Int[Tensor, "block token"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats of every token but the first of each block."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def learning_rate_share(step: int, max_steps: int, warmup_steps: int, final_share: float) -> float:
+    """Share of the peak learning rate at an optimizer step: linear warm-up, then half a cosine down to the final share."""
+    warm = min(1.0, (step + 1) / max(1, warmup_steps))
+    progress = min(1.0, max(0.0, (step - warmup_steps) / max(1, max_steps - warmup_steps)))
+    return warm * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class LanguageModule(pl.LightningModule):
+    """A causal language model in training; the transformers model is ``.model``.
+
+    Args:
+        model: architecture of the model, as plain values.
+        optimizer: settings of AdamW and its schedule, as plain values.
+        vocabulary_size: token ids.
+        block_length: tokens of a block.
+        max_steps: optimizer steps of the whole training, the length of the schedule.
+        tokens_per_step: target tokens of one optimizer step over all ranks, for ``tokens_seen``.
+        seed: of the initial weights and of every step's randomness.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any] | ModelSettings,
+        optimizer: dict[str, Any] | OptimizerSettings,
+        vocabulary_size: int,
+        block_length: int,
+        max_steps: int,
+        tokens_per_step: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        model = asdict(model) if isinstance(model, ModelSettings) else dict(model)
+        optimizer = asdict(optimizer) if isinstance(optimizer, OptimizerSettings) else dict(optimizer)
+        self.save_hyperparameters()
+        self.settings = OptimizerSettings(**optimizer)
+        self.max_steps, self.tokens_per_step, self.seed = max_steps, tokens_per_step, seed
+        self.model = build_model(ModelSettings(**model), vocabulary_size, block_length, seed)
+        self.loaded_step: int | None = None
+        self.validation_loss = MeanMetric(nan_strategy="error")
+        self.validation_entropy = MeanMetric(nan_strategy="error")
+
+    @property
+    def tokens_seen(self) -> int:
+        """Target tokens of all optimizer steps done, over all ranks."""
+        return self.global_step * self.tokens_per_step
+
+    def forward(self, tokens: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"]:
+        """Logits at every position."""
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
+        return logits
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the step of the weights: Lightning restores its own counter only for training."""
+        self.loaded_step = checkpoint["global_step"]
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Reseed: dropout depends on (seed, micro-batch, rank) alone, whatever ran in between."""
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(seed_of(self.seed, number * self.trainer.world_size + self.global_rank))
+
+    def training_step(self, batch: Int[Tensor, "block token"], batch_idx: int) -> Float[Tensor, ""]:
+        """Loss of one micro-batch.
+
+        Raises:
+            FloatingPointError: where the loss is not finite; the weights are still those before the step.
+        """
+        loss = next_token_loss(self(batch), batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"train/loss is {loss.item()} at optimizer step {self.global_step}; expected a finite number. "
+                "Lower optimizer.learning_rate, or lengthen optimizer.warmup_steps; the checkpoints before this step are whole."
+            )
+        self.log("train/loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Int[Tensor, "block token"], batch_idx: int) -> None:
+        """Loss and entropy over all predicted positions, in nats."""
+        logits = self(batch)
+        log_probs = logits[:, :-1].float().log_softmax(-1)
+        self.validation_loss.update(next_token_loss(logits, batch), weight=batch[:, 1:].numel())
+        self.validation_entropy.update(-(log_probs.exp() * log_probs).sum(-1))
+        self.log("val/loss", self.validation_loss, prog_bar=True)
+        self.log("val/entropy", self.validation_entropy)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+        """AdamW; what is a vector (norms, biases) does not decay."""
+        chosen = self.settings
+        optimizer = AdamW(
+            parameter_groups(self.model, chosen.weight_decay),
+            lr=chosen.learning_rate,
+            betas=(chosen.beta1, chosen.beta2),
+            eps=chosen.epsilon,
+        )
+        schedule = LambdaLR(
+            optimizer,
+            lambda step: learning_rate_share(step, self.max_steps, chosen.warmup_steps, chosen.final_learning_rate_share),
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay, vectors without."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    return [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]

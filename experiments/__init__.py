@@ -1,0 +1,1 @@
+"""Who runs it: entry points and the registration of the schemas."""

@@ -1,0 +1,135 @@
+"""What every command shares: validate first, then let Hydra run the job; errors in a few lines, exit codes that mean something."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import hydra
+from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
+from omegaconf import DictConfig
+
+from confreg.experiments.composition import CONFIG_MODULE, check_model_names, compose_settings, settings_of, with_quoted_paths
+from confreg.experiments.schemas import register_schemas
+from confreg.experiments.sweeps import as_override, job_settings, sweep_folder, sweep_jobs, write_sweep
+from confreg.settings import SettingError, Settings
+
+Task = Callable[[Settings], int | None]
+REFUSED, INTERRUPTED = 2, 130  # exit codes
+
+
+def run_command(name: str, task: Task, argv: Sequence[str] | None = None) -> int:
+    """Run a task with the settings of a command line; every flag of Hydra is available.
+
+    Args:
+        name: of the primary configuration, ``conf/NAME.yaml``; the command is ``confreg-NAME``.
+        task: gets the checked settings; returns an exit code or None.
+        argv: arguments without the program; default those of the process.
+
+    Returns:
+        0, the task's own code, 2 for what the user can mend (printed without a traceback), 130 after Ctrl-C.
+        Any other exception of the task comes through with its whole traceback.
+    """
+    arguments = with_quoted_paths(sys.argv[1:] if argv is None else argv)
+    try:
+        if "--version" in arguments:
+            print(f"confreg {metadata.version('confreg')}")
+            return 0
+        with _as_process_arguments(arguments):
+            return _run(name, task, arguments)
+    except KeyboardInterrupt:
+        print(f"confreg-{name}: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if not is_mendable(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"confreg-{name}: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def is_mendable(error: Exception) -> bool:
+    """Whether an error is about what the user gave or where it is written: then its message is enough.
+
+    These are the errors that confreg itself names (SettingError, TextError, RunFolderError…) and those of the file system.
+    """
+    is_named_here = isinstance(error, ValueError) and type(error).__module__.split(".")[0] == "confreg"
+    return is_named_here or isinstance(error, OSError)
+
+
+@contextlib.contextmanager
+def _as_process_arguments(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads ``sys.argv``, and so does Lightning when it starts more processes; the program's own name stays."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _run(name: str, task: Task, arguments: list[str]) -> int:
+    flags = get_args_parser().parse_args(arguments)
+    if flags.config_path is not None or flags.experimental_rerun is not None:
+        raise SettingError("--config-path and --experimental-rerun are not available; add presets with --config-dir FOLDER.")
+    config_name = flags.config_name or name
+    job = _Job(task)
+    if flags.multirun:
+        _prepare_sweep(job, flags, config_name)
+    elif not (flags.help or flags.hydra_help or flags.shell_completion):
+        job.settings = compose_settings(flags.overrides, flags.config_dir, config_name)
+        check_model_names(job.settings)
+    register_schemas()
+    hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name, version_base="1.3")(job)()
+    if job.error is not None:
+        raise job.error
+    return job.code
+
+
+def _prepare_sweep(job: _Job, flags: argparse.Namespace, config_name: str) -> None:
+    """Validate every job of a sweep, then make its folder and say to Hydra where it is."""
+    jobs = sweep_jobs(flags.overrides, flags.config_dir, config_name)
+    for _, settings in jobs:
+        check_model_names(settings)
+    job.sweep, folder = sweep_folder(jobs)
+    write_sweep(folder, jobs)
+    if not any(each.startswith("hydra.sweep.dir=") for each in flags.overrides):
+        sys.argv.append(as_override("hydra.sweep.dir", folder.as_posix()))
+
+
+@dataclass
+class _Job:
+    """The task as Hydra calls it; keeps what a single run returned or raised, so that Hydra does not shorten the traceback."""
+
+    task: Task
+    settings: Settings | None = None  # of a single run
+    sweep: str | None = None
+    code: int = 0
+    error: Exception | None = field(default=None, repr=False)
+
+    def __call__(self, config: DictConfig) -> None:
+        if self.sweep is not None:
+            self._one_of_a_sweep(config, self.sweep)
+            return
+        assert self.settings is not None
+        try:
+            self.code = self.task(self.settings) or 0
+        except Exception as error:
+            self.error = error
+
+    def _one_of_a_sweep(self, config: DictConfig, sweep: str) -> None:
+        """Say at once what went wrong, and leave it to Hydra to go on with the other jobs and to fail in the end."""
+        try:
+            code = self.task(job_settings(settings_of(config), sweep)) or 0
+        except Exception as error:
+            if is_mendable(error):
+                print(error, file=sys.stderr)
+            else:
+                traceback.print_exc()
+            raise
+        self.code = max(self.code, code)

@@ -1,0 +1,154 @@
+"""What Hydra and OmegaConf complain about, in a few lines: the key, what came, what was expected, the next move."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from confreg.settings import setting_types
+from confreg.settings.mapping import DATA_KINDS
+
+CLOSE = 0.6  # of 1: how alike two names must be to be suggested before farther ones
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+IN_FILE = re.compile(r"^In '([^']+)'")
+VALUE = re.compile(r"Value '(.*?)'", re.DOTALL)
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+)'")
+
+
+def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str | None) -> str:
+    """A message of a few lines for anything that composing may raise."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error))
+    if isinstance(error, MissingConfigException):
+        return _missing_preset(error, overrides, config_dir)
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
+    place = _place(str(error), config_dir)
+    if isinstance(cause, OmegaConfBaseException):
+        return _about_a_key(cause, str(error), overrides, place)
+    ambiguous = AMBIGUOUS.search(str(error))
+    if ambiguous:
+        return f"{ambiguous[1]!r} holds several values; expected one. For a sweep over them add -m; a list is written in brackets, [a,b]."
+    refused = re.search(r"Could not override '([^']+)'", str(error))
+    if refused and refused[1] not in setting_types():
+        return unknown_key(refused[1], place)
+    return _shortened(str(error))
+
+
+def unknown_key(key: str, place: str) -> str:
+    """The message for a key that does not exist, with the nearest one that does."""
+    return f"{key} ({place}) is not a setting. Did you mean {nearest_key(key)}? All keys: confreg-train --cfg job"
+
+
+def nearest_key(key: str) -> str:
+    """The existing key that looks most like a misspelt one: first among its siblings, then by its last part, then by initials."""
+    keys = list(setting_types())
+    parent, _, name = key.rpartition(".")
+    siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == parent}
+    others = {known.rpartition(".")[2]: known for known in reversed(keys)}
+    initials = {"".join(word[0] for word in last.split("_")): known for last, known in others.items() if "_" in last}
+    for names in (siblings, others):
+        found = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
+        if found:
+            return names[found[0]]
+    if name in initials:  # lr, wd
+        return initials[name]
+    return difflib.get_close_matches(key, siblings.values() if parent and siblings else keys, n=1, cutoff=0.0)[0]
+
+
+def _about_a_key(cause: OmegaConfBaseException, message: str, overrides: Sequence[str], place: str) -> str:
+    named = re.search(r"(?:Could not override '|Error merging override [+~]*)([^'=\s]+)", message)
+    key = max(named[1] if named else "", str(cause.full_key or ""), key=len)
+    types = setting_types()
+    if not key or key.startswith("hydra."):
+        return f"{_shortened(message, 1)} {_first_line(cause)}".replace("Could not override", "Hydra's own configuration: cannot override")
+    if key not in types:
+        return unknown_key(key, place)
+    return _wrong_value(key, types[key], cause, overrides, place)
+
+
+def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overrides: Sequence[str], place: str) -> str:
+    reason = _first_line(cause)
+    if "not in '" in reason:
+        return _of_other_data(key, reason, place)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key} is missing (???); expected {described(annotation)}."
+    came = _came(key, overrides)
+    if isinstance(cause, InterpolationResolutionError):
+        return f"{key} is {came or 'an interpolation'}, which cannot be resolved: {reason}. Expected {described(annotation)}."
+    found = VALUE.search(reason)
+    if came is None or place != "on the command line":
+        came = found[1] if found else reason
+    return f"{key} is {came!r} ({place}); expected {described(annotation)}."
+
+
+def _of_other_data(key: str, reason: str, place: str) -> str:
+    owners = " and ".join(kind.__name__ for kind in DATA_KINDS.values() if key.partition(".")[2] in {each.name for each in fields(kind)})
+    chosen = reason.rpartition("not in ")[2].strip("'")
+    move = (
+        "Choose other data with data=PRESET; a data preset of your own begins with defaults: [known_confidence, _self_] or [text, _self_]."
+    )
+    return f"{key} ({place}) is a setting of {owners}, and the chosen data is {chosen}.\n{move}"
+
+
+def described(annotation: Any) -> str:
+    """A type in words."""
+    arguments = get_args(annotation)
+    if NoneType in arguments:
+        return " or ".join(described(each) for each in arguments if each is not NoneType) + ", or null"
+    if get_origin(annotation) is list:
+        return f"a list, such as [a, b], each {described(arguments[0])}"
+    if get_origin(annotation) is dict or is_dataclass(annotation):
+        return "a mapping of settings, or the name of a preset"
+    return WORDS.get(annotation, str(annotation))
+
+
+def _came(key: str, overrides: Sequence[str]) -> str | None:
+    """What the command line said for a key."""
+    for override in reversed(overrides):
+        name, _, value = override.lstrip("+~").partition("=")
+        if name == key:
+            return value
+    return None
+
+
+def _unreadable(override: str | None, message: str) -> str:
+    text = override or ""
+    if "=" not in text:
+        return f"{text!r} has no '='; expected KEY=VALUE or GROUP=PRESET, such as trainer.max_steps=20. Nearest key: {nearest_key(text)}"
+    return f"{text!r} cannot be read: {_shortened(message, 1)}\nQuote special characters twice, once for the shell: 'key=\"a, b\"'."
+
+
+def _missing_preset(error: MissingConfigException, overrides: Sequence[str], config_dir: Path | str | None) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    where = "" if any(each.startswith(f"{group}=") for each in overrides) else f" ({_place(str(error), config_dir)})"
+    if not group:
+        return f"{name}{where} does not exist as a primary configuration; expected train."
+    presets = ", ".join(error.options or ()) or "none"
+    own = f"A preset of your own is a file {group}/{name}.yaml below --config-dir FOLDER."
+    return f"{group} is {name!r}{where}; expected one of {presets}.\n{own}"
+
+
+def _place(message: str, config_dir: Path | str | None) -> str:
+    """Where a refused key stands: the file whose merging failed, or the command line."""
+    found = IN_FILE.search(message)
+    if not found:
+        return "on the command line"
+    own = Path(config_dir) / f"{found[1]}.yaml" if config_dir is not None else None
+    return f"in the file {own}" if own is not None and own.exists() else f"in the file {found[1]}.yaml of confreg.conf"
+
+
+def _first_line(error: OmegaConfBaseException) -> str:
+    return str(error.msg or error).splitlines()[0]
+
+
+def _shortened(message: str, n_lines: int = 2) -> str:
+    lines = [line for line in message.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line and "hydra.cc" not in line]
+    return "\n".join(lines[:n_lines]) or "the configuration cannot be composed"

@@ -1,0 +1,20 @@
+"""The dataclasses of confreg.settings as Hydra's schemas: what is not a field of theirs cannot be configured."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from confreg.settings import Settings
+from confreg.settings.mapping import DATA_KINDS
+
+
+def register_schemas() -> None:
+    """Make ``settings_schema`` and ``schema/data/KIND`` known to Hydra; again does no harm.
+
+    The root's ``data`` is missing on purpose: OmegaConf cannot replace one subclass by another, only fill a gap.
+    """
+    store = ConfigStore.instance()
+    store.store(name="settings_schema", node=Settings(data=MISSING))
+    for name, kind in DATA_KINDS.items():
+        store.store(group="schema/data", name=name, node=kind)

@@ -1,0 +1,88 @@
+"""A sweep: every job validated before the first one starts, each in a folder named by its own configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # its expansion of choices is the one that will run
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from confreg.experiments.composition import compose_settings, composing
+from confreg.records.durable import write_text_durably
+from confreg.records.redaction import redacted
+from confreg.records.run_place import target_of
+from confreg.settings import SettingError, Settings, digest, settings_to_mapping
+
+SWEEP = "sweep.json"
+
+
+def sweep_jobs(overrides: Sequence[str], config_dir: Path | str | None, config_name: str) -> list[tuple[list[str], Settings]]:
+    """Overrides and settings of every job of a sweep.
+
+    Choices of a sweeper other than Hydra's own are known to it alone: then only what is fixed is validated.
+
+    Raises:
+        SettingError: for the first job that cannot run; it names the job.
+    """
+    if any(each.startswith("resume=") for each in overrides):
+        raise SettingError("resume came together with -m; go on with one run at a time, or repeat the sweep under its run.name.")
+    jobs = []
+    for job in _expanded(overrides, config_dir):
+        try:
+            settings = compose_settings(job, config_dir, config_name)
+            _refuse_relaunching(settings)
+        except SettingError as error:
+            raise SettingError(f"{error}\nIn the job: {' '.join(job)}") from error
+        jobs.append((job, settings))
+    return jobs
+
+
+def _expanded(overrides: Sequence[str], config_dir: Path | str | None) -> list[list[str]]:
+    with composing(overrides, config_dir):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(list(overrides))
+        if any(each.startswith("hydra/sweeper=") for each in overrides):
+            parsed = [each for each in parsed if not each.is_sweep_override()]
+        return [list(job) for job in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
+
+
+def _refuse_relaunching(settings: Settings) -> None:
+    """Lightning's ddp starts the whole command again in each process, the sweep included; ranks then train different jobs."""
+    if settings.trainer.strategy == "ddp" and settings.trainer.devices * settings.trainer.nodes > 1:
+        raise SettingError("trainer.strategy is ddp in a sweep; expected ddp_spawn or ddp_fork, which do not start the command again.")
+
+
+def sweep_folder(jobs: list[tuple[list[str], Settings]]) -> tuple[str, Path]:
+    """Name and folder of a sweep: ``run.root/run.name``, or one named by the time."""
+    run = jobs[0][1].run
+    folder = target_of(run)
+    return folder.relative_to(run.root).as_posix(), folder
+
+
+def write_sweep(folder: Path, jobs: list[tuple[list[str], Settings]]) -> None:
+    """``sweep.json``: the folder of each job beside its overrides; jobs of an earlier call under the same name are kept."""
+    path = folder / SWEEP
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"jobs": {}}
+    known["jobs"] |= {digest(settings_to_mapping(settings)): _redacted_overrides(job) for job, settings in jobs}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_durably(path, json.dumps(known, indent=2) + "\n")
+
+
+def _redacted_overrides(job: list[str]) -> list[str]:
+    pairs = (override.partition("=") for override in job)
+    return [f"{key}={redacted(value, key.rpartition('.')[2])}" for key, _, value in pairs]
+
+
+def job_settings(settings: Settings, sweep: str) -> Settings:
+    """The settings of one job in its own folder, ``run.root/SWEEP/8 hex digits``: a repeated sweep finds what is done."""
+    return replace(settings, run=replace(settings.run, name=f"{sweep}/{digest(settings_to_mapping(settings))}"))
+
+
+def as_override(key: str, value: str) -> str:
+    """An override whose value is one quoted string, whatever characters it has."""
+    quoted = value.replace("'", "\\'")
+    return f"{key}='{quoted}'"

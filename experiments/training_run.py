@@ -1,0 +1,111 @@
+"""One training run, from its settings to its page."""
+
+from __future__ import annotations
+
+import os
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from confreg.callbacks import ClockWandbLogger
+from confreg.experiments import assembly
+from confreg.figures.page import write_page
+from confreg.figures.summary import named_neurons_table
+from confreg.languages.sources import language_of, measured_blocks
+from confreg.models.checkpoints import newest_resumable, step_of
+from confreg.models.runs import save_blocks
+from confreg.records.run_folder import RunFolder
+from confreg.settings import Settings, settings_to_mapping
+from confreg.training.data_order import validation_loader
+
+console = Console(stderr=False)
+
+
+def train(settings: Settings) -> int:
+    """Train, measure, save and draw the page; the exit code.
+
+    An interrupted or failed run keeps what is complete and can be resumed.
+    """
+    with RunFolder.prepare(settings) as folder:
+        if folder.is_finished:
+            _say(f"{folder.target} is finished already. Its page: {folder.target / 'report.html'}")
+            return 0
+        _fit(settings, folder)
+        if folder.is_writer and settings.callbacks.measure:
+            folder.finish()
+            write_page(folder.path)
+    _report(settings, folder)
+    return 0
+
+
+def _fit(settings: Settings, folder: RunFolder) -> None:
+    """Everything between the first and the last step; W&B is closed whatever happens."""
+    if settings.trainer.threads:
+        torch.set_num_threads(settings.trainer.threads)
+    language = language_of(settings.data, settings.seed)
+    blocks = measured_blocks(language, settings.measure, settings.seed)
+    token_counts = language.token_counts(assembly.n_train_blocks_read(settings))
+    resume_from = newest_resumable(folder.path / "checkpoints") if folder.is_resumed else None
+    start_step = step_of(resume_from) if resume_from else 0
+    module = assembly.module_of(settings, language)
+    if folder.is_writer:
+        save_blocks(folder.path, blocks, token_counts)
+        folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
+        _announce(settings, folder, module, start_step)
+    callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
+    loggers = assembly.loggers_of(settings, folder.path, settings_to_mapping(settings), start_step)
+    trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
+    validation = validation_loader(language, settings.data.batch_size, settings.trainer.validation_batches)
+    succeeded = False
+    try:
+        trainer.fit(module, assembly.loader_of(settings, language, start_step, trainer.global_rank), validation, ckpt_path=resume_from)
+        succeeded = not trainer.interrupted
+    finally:
+        _close(folder, [each for each in loggers if isinstance(each, ClockWandbLogger)], succeeded)
+    if trainer.interrupted:  # Lightning swallows a Ctrl-C
+        raise KeyboardInterrupt
+    folder.update_run_json(steps=trainer.global_step, tokens_seen=module.tokens_seen)
+
+
+def _close(folder: RunFolder, loggers: list[ClockWandbLogger], succeeded: bool) -> None:
+    for logger in loggers:
+        offline = logger.close(succeeded)
+        if offline is not None and folder.is_writer:
+            folder.update_run_json(wandb={"id": logger.version, "folder": os.path.relpath(offline, folder.path)})
+
+
+def _model_facts(module: pl.LightningModule) -> dict[str, int]:
+    parameters = list(module.parameters())
+    return {"n_parameters": sum(each.numel() for each in parameters)}
+
+
+@rank_zero_only
+def _announce(settings: Settings, folder: RunFolder, module: pl.LightningModule, start_step: int) -> None:
+    """Where the run writes, from where it starts, and what it costs in disk."""
+    steps = assembly.steps_of(settings)
+    weights = sum(each.numel() * each.element_size() for each in module.parameters())
+    disk = weights * (len(steps) + 6) if settings.callbacks.save else 0  # two full states: weights and two moments each
+    start = f" from step {start_step}" if start_step else ""
+    _say(
+        f"Run {folder.target}: {settings.trainer.max_steps} optimizer steps{start}, {len(steps)} clock points, about {disk / 2**20:.0f} MiB of checkpoints."
+    )
+
+
+@rank_zero_only
+def _report(settings: Settings, folder: RunFolder) -> None:
+    """Where everything is, and which neurons were named."""
+    run = folder.target
+    if settings.callbacks.measure:
+        console.print(named_neurons_table(run))
+    wandb = folder.read_run_json().get("wandb") or {}
+    if wandb and settings.logger.wandb.mode == "offline":
+        _say(f"W&B, for those with an account: wandb sync {run / wandb['folder']}")
+    page = run / "report.html"
+    _say(f"Page: {page}" if page.exists() else f"Run folder: {run}")
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False)

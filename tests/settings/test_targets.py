@@ -1,0 +1,55 @@
+import pytest
+
+from confreg.settings.targets import complaints_about_callbacks, complaints_about_targets, is_allowed
+
+HOSTILE = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.run",
+    "torch.load",
+    "numpy.load",
+    "pandas.read_pickle",
+    "torch.hub.load",
+    "pickle.loads",
+    "transformers.AutoModel.from_pretrained",
+    "lightning.pytorch.LightningModule.load_from_checkpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.os.system",
+    "lightning.pytorch.callbacks.ModelCheckpoint.__init__.__globals__",
+    "lightning.pytorch.callbacks.early_stopping.torch.load",
+    "lightning.pytorch.callbacks.model_checkpoint.Path",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.callbacks._x",
+    "lightning.pytorch.callbacksX.EarlyStopping",
+    " lightning.pytorch.callbacks.EarlyStopping",
+    "confreg.callbacks.clock.os.system",
+    "confreg.measurement.measure",
+    "",
+    None,
+    3,
+    ["os.system"],
+]
+
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_a_target_outside_the_allow_list_is_refused_by_name_and_never_imported(target):
+    assert not is_allowed(target)
+    (complaint,) = complaints_about_callbacks({"spy": {"_target_": target}}, "extra")
+    assert complaint.startswith(f"extra.spy._target_ is {target!r}; expected a class below lightning.pytorch.callbacks.")
+
+
+@pytest.mark.parametrize("target", ["lightning.pytorch.callbacks.EarlyStopping", "confreg.callbacks.MeasureOnClock"])
+def test_callbacks_of_lightning_and_of_confreg_are_allowed(target):
+    assert list(complaints_about_callbacks({"one": {"_target_": target, "monitor": "val/loss"}}, "extra")) == []
+
+
+def test_a_hostile_target_is_found_however_deep_it_lies():
+    hidden = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": [{"deep": {"_target_": "os.system", "command": "true"}}]}
+    (complaint,) = complaints_about_targets(hidden, "extra.stop")
+    assert complaint.startswith("extra.stop.monitor[0].deep._target_ is 'os.system'")
+
+
+@pytest.mark.parametrize("instruction", ["_partial_", "_args_", "_convert_", "_recursive_"])
+def test_other_instructions_of_hydra_are_refused(instruction):
+    entry = {"_target_": "lightning.pytorch.callbacks.Timer", instruction: True}
+    (complaint,) = complaints_about_callbacks({"timer": entry}, "extra")
+    assert instruction in complaint
