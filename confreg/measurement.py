@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from confreg.neurons.effects import effect_changes
 from confreg.neurons.frequency import Frequency
 from confreg.neurons.replacements import mean_over_reference_tokens
 from confreg.neurons.selection import (
+    Evidence,
     Thresholds,
     entropy_neurons,
     frequency_neurons,
@@ -92,7 +93,7 @@ class _Measurement:
     token_counts: Tensor
     request: MeasurementRequest
 
-    def records(self, identity: dict[str, object]) -> Records:
+    def records(self, identity: Mapping[str, object]) -> Records:
         self.readout = Readout.of(self.model)
         vocabulary_size, d_model = self.readout.unembedding.shape
         self.frequency = Frequency.of(self.token_counts, vocabulary_size, like=self.readout.unembedding)
@@ -100,8 +101,8 @@ class _Measurement:
         default = default_null_dimensions(d_model, vocabulary_size, self.readout.residual_is_centred)
         self.null_directions = directions[:, -min(self.request.null_dimensions or default, len(values)) :]
         self._measure_positions()
-        neurons, model = self._neuron_columns(), model_columns(self.values)
-        model |= self._name_neurons(neurons, model["entropy_nats"])
+        neurons, predictions = self._neuron_columns(), model_columns(self.values)
+        model = {**predictions, **self._name_neurons(neurons, predictions["entropy_nats"])}
         return {
             "neurons": table_of("neurons", _on_cpu(neurons), len(self.readout.w_out), identity),
             "model": table_of("model", model, 1, identity),
@@ -190,7 +191,7 @@ class _Measurement:
             columns["n_entropy_neurons_control"], columns["n_frequency_neurons_control"] = means
         return columns
 
-    def _flags(self, evidence, thresholds: Thresholds) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    def _flags(self, evidence: Evidence, thresholds: Thresholds) -> tuple[Tensor, Tensor]:
         n_clusters, rules = self.effects[0].n_clusters, self.request.rules
         return (
             entropy_neurons(evidence, thresholds, n_clusters, rules),

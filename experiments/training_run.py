@@ -88,9 +88,8 @@ def _announce(settings: Settings, folder: RunFolder, module: pl.LightningModule,
     weights = sum(each.numel() * each.element_size() for each in module.parameters())
     disk = weights * (len(steps) + 6) if settings.callbacks.save else 0  # two full states: weights and two moments each
     start = f" from step {start_step}" if start_step else ""
-    _say(
-        f"Run {folder.target}: {settings.trainer.max_steps} optimizer steps{start}, {len(steps)} clock points, about {disk / 2**20:.0f} MiB of checkpoints."
-    )
+    cost = f"{len(steps)} clock points, about {disk / 2**20:.0f} MiB of checkpoints"
+    _say(f"Run {folder.target}: {settings.trainer.max_steps} optimizer steps{start}, {cost}.")
 
 
 @rank_zero_only

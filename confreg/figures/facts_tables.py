@@ -16,8 +16,8 @@ def facts_tables(facts: Mapping[str, Any]) -> str:
     Returns:
         HTML, every key and value escaped; empty for no facts.
     """
-    loose = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
     groups = {key: value for key, value in facts.items() if isinstance(value, Mapping) and value}
+    loose = {key: value for key, value in facts.items() if key not in groups}
     tables = [_table("", loose)] if loose else []
     return "\n".join([*tables, *(_table(str(name), group) for name, group in groups.items())])
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
-from confreg.figures.run_records import RunRecords
+from confreg.figures.run_records import RunRecords, setting_of
 
 DOCUMENTS_MIN = 16  # of the records' contract, where the run's configuration does not say
 LOST_SHOWN = 8  # names in the sentence on neurons that formed and were lost
@@ -19,14 +18,6 @@ CONTROL_COLUMN = {"entropy": "n_entropy_neurons_control", "token-frequency": "n_
 def findings(records: RunRecords) -> list[str]:
     """Sentences on the last measured step: the loss, who is named since when, and what chance would name."""
     return [*_progress(records), *_losses(records), *_names(records), *_lost(records)]
-
-
-def setting_of(config: dict[str, Any], key: str, default: Any = None) -> Any:
-    """Value of a dotted key in a nested mapping; ``default`` where a part of the path is missing or the value is null."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return default if value is None else value
 
 
 def large_number(value: float) -> str:

@@ -51,7 +51,7 @@ def formed_neurons(neurons: pd.DataFrame) -> pd.DataFrame:
     long = spells[spells["n_clock_steps"] >= FORMED_AFTER]
     holds = long[long["last_step"] == neurons["step"].max()]
     keys = ["layer", "neuron", "kind"]
-    first = long.groupby(keys, as_index=False)["first_step"].min().rename(columns={"first_step": "formed_step"})
+    first = long.groupby(keys, as_index=False).agg(formed_step=("first_step", "min"))
     since = holds[[*keys, "first_step"]].rename(columns={"first_step": "formed_since"})
     table = first.merge(since, on=keys, how="left").astype({"formed_since": "Int64"})
     return table.sort_values(["formed_step", *keys], ignore_index=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from confreg.figures.findings import setting_of
 from confreg.figures.histories import FORMED_AFTER
+from confreg.figures.run_records import setting_of
 
 RULES = "measure.request.rules"
 
@@ -18,8 +18,8 @@ def naming_rules(config: dict[str, Any]) -> list[str]:
         "The control gives every neuron a random output direction with a norm drawn from its layer, keeps the activations, and applies the "
         "same thresholds: what it names, chance would name.",
         f"A neuron counts as formed when it is named at {FORMED_AFTER} consecutive clock steps.",
-        "Effects are what changes when a neuron's activation is replaced by its mean: the mean absolute change over scored positions, in nats. "
-        "± is one standard error over documents.",
+        "Effects are what changes when a neuron's activation is replaced by its mean: the mean absolute change over scored positions, "
+        "in nats. ± is one standard error over documents.",
     ]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from confreg.figures.facts_tables import facts_tables
-from confreg.figures.findings import findings, large_number, setting_of
+from confreg.figures.findings import findings, large_number
 from confreg.figures.naming_rules import naming_rules
 from confreg.figures.page_data import page_data
-from confreg.figures.run_records import ReportError, RunRecords, read_run
+from confreg.figures.run_records import ReportError, RunRecords, read_run, setting_of
 from confreg.records.durable import write_text_durably
 
 # In this order: each file uses only what stands before it.
@@ -42,7 +42,9 @@ def write_page(run: Path, out: Path | None = None) -> Path:
         write_text_durably(target, html)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ReportError(f"{target} cannot be written ({reason}); expected a file in a folder that exists. Choose another --out.") from error
+        raise ReportError(
+            f"{target} cannot be written ({reason}); expected a file in a folder that exists. Choose another --out."
+        ) from error
     return target
 
 
@@ -65,8 +67,8 @@ def page_html(records: RunRecords) -> str:
 
 
 def _json_in_html(data: dict[str, Any]) -> str:
-    # "</" would end the script element in the middle of a string.
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    # "</script>" in a name would end the element, "<!--" would change how the rest is read: no "<" stays.
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _strip(records: RunRecords) -> str:
@@ -78,7 +80,9 @@ def _strip(records: RunRecords) -> str:
 def _short_facts(records: RunRecords) -> dict[str, str]:
     config, facts, row = records.config, records.facts, records.model_at_last()
     sizes = {"n_layer": "layers", "d_model": "d_model", "d_mlp": "neurons in each", "n_head": "heads"}
-    known = [f"{setting_of(config, f'model.{key}')} {word}" for key, word in sizes.items() if setting_of(config, f"model.{key}") is not None]
+    known = [
+        f"{setting_of(config, f'model.{key}')} {word}" for key, word in sizes.items() if setting_of(config, f"model.{key}") is not None
+    ]
     documents, positions = row.get("n_documents", 0), row.get("n_positions", 0)
     return {
         "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),

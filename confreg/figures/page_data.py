@@ -58,13 +58,13 @@ def neuron_columns(neurons: pd.DataFrame) -> dict[str, Any]:
     by_step = [_rows_in_order(rows, shown) for _, rows in neurons.groupby("step")]
     kept = {name: len(shown) for name in POINT_COLUMNS} | dict.fromkeys(DETAIL_COLUMNS, n_detailed)
     columns = {name: [compact(rows[name].to_numpy()[:count], NEURON_DIGITS) for rows in by_step] for name, count in kept.items()}
-    flags = [(rows[list(KINDS.values())].eq(True) @ np.array([1, 2])).astype(int).tolist() for rows in by_step]
+    is_kind = [rows[list(KINDS.values())].eq(True).to_numpy() for rows in by_step]
     return {
         "names": [f"{layer}.{neuron}" for layer, neuron in shown],
         "layer": [int(layer) for layer, _ in shown],
         "n_measured": len(order),
         "n_detailed": n_detailed,
-        "kind": flags,  # 1: entropy, 2: token-frequency, 3: both
+        "kind": [(flags @ np.array([1, 2])).tolist() for flags in is_kind],  # 1: entropy, 2: token-frequency, 3: both
         "medians": _layer_medians(neurons),
         **columns,
     }

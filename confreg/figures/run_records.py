@@ -82,13 +82,21 @@ class RunRecords:
     @property
     def name(self) -> str:
         """The run's own name, else its last two folders."""
-        named = (self.config.get("run") or {}).get("name")
+        named = setting_of(self.config, "run.name")
         return str(named) if named else "/".join(self.run.resolve().parts[-2:])
 
     def model_at_last(self) -> dict[str, float]:
         """The model's row at the last measured step; empty where that step has none."""
         rows = self.model[self.model["step"] == self.steps[-1]]
         return {} if rows.empty else {str(name): value for name, value in rows.iloc[-1].items()}
+
+
+def setting_of(config: dict[str, Any], key: str, default: Any = None) -> Any:
+    """Value of a dotted key in a nested mapping; ``default`` where a part of the path is missing or the value is null."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return default if value is None else value
 
 
 def read_run(run: Path) -> RunRecords:
@@ -126,7 +134,9 @@ def _read_table(run: Path, table: str, keys: tuple[str, ...], floats: tuple[str,
     for name in floats:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     if frame["step"].isna().any():
-        raise ReportError(f"{run} has {table!r} rows without a step; the page orders everything by optimizer steps. Measure a training run.")
+        raise ReportError(
+            f"{run} has {table!r} rows without a step; the page orders everything by optimizer steps. Measure a training run."
+        )
     for name in set(NEURON_FLAGS) & set(wanted):
         frame[name] = frame[name].eq(True)
     return frame.astype(dict.fromkeys(("step", *keys), "int64"))

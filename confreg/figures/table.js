@@ -61,5 +61,5 @@ function drawTable(at) {
   document.getElementById("table-step").textContent = thousands(run.steps[at]);
   const more = document.getElementById("more");
   more.hidden = order.length <= ROWS_AT_FIRST && !showsAllRows;
-  more.textContent = showsAllRows ? "Show fewer" : `Show all ${thousands(order.length)}`;
+  more.textContent = showsAllRows ? "Show fewer" : `Show ${points.n_detailed < points.n_measured ? "the" : "all"} ${thousands(order.length)}${points.n_detailed < points.n_measured ? " that matter most" : ""}`;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,8 +34,8 @@ class Readout:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Readout:
         """Read a model's last layer; its own weights are left alone."""
-        norm, centres = final_norm(model), family_of(model).norm_centres
-        unembedding = model.get_output_embeddings()
+        norm: Any = final_norm(model)
+        centres, unembedding = family_of(model).norm_centres, model.get_output_embeddings()
         weight = unembedding.weight.detach().float()
         effective = weight * norm.weight.detach().float()
         bias = weight.new_zeros(len(weight))

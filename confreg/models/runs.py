@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Int
@@ -33,7 +34,11 @@ def save_blocks(run: Path, blocks: Blocks, token_counts: Int[Tensor, "vocab"]) -
         "token_counts": token_counts,
     }
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_durably(run / BLOCKS_FILE, lambda file: file.write(content) and None)
+    write_durably(run / BLOCKS_FILE, lambda file: _write(file, content))
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
 
 
 def open_run(run: str | Path, step: int) -> tuple[PreTrainedModel, Blocks, Int[Tensor, "vocab"]]:

@@ -31,7 +31,7 @@ WEIGHT_MEASURES = ("w_out_norm", "logit_var", "null_space_share", "null_space_sh
 ACTIVATION_MEASURES = ("activation_mean", "activation_std", "activation_entropy_pearson", "activation_entropy_spearman")
 
 NEURONS = pa.schema(
-    [(name, kind) for name, kind in IDENTITY.items()]
+    list(IDENTITY.items())
     + [("layer", pa.int64()), ("neuron", pa.int64())]
     + [(name, pa.float64()) for name in (*WEIGHT_MEASURES, *ACTIVATION_MEASURES)]
     + [(f"{name}{suffix}", pa.float64()) for name in EFFECTS for suffix in ("", "_stderr")]
@@ -57,9 +57,7 @@ MODEL_MEASURES = (
 )
 MODEL_COUNTS = ("null_dimensions", "n_entropy_neurons", "n_frequency_neurons", "n_positions", "n_documents")
 MODEL = pa.schema(
-    [(name, kind) for name, kind in IDENTITY.items()]
-    + [(name, pa.float64()) for name in MODEL_MEASURES]
-    + [(name, pa.int64()) for name in MODEL_COUNTS]
+    list(IDENTITY.items()) + [(name, pa.float64()) for name in MODEL_MEASURES] + [(name, pa.int64()) for name in MODEL_COUNTS]
 )
 
 SPECTRUM = pa.schema([*IDENTITY.items(), ("index", pa.int64()), ("singular_value", pa.float64())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ class TrainBlocks(Dataset[Tensor]):
         return self.language.train_blocks(indices)
 
 
-def keep_batch(batch: Tensor) -> Tensor:
+def keep_batch(batch: Any) -> Any:
     """The collation of blocks that come as one tensor already."""
     return batch
 

@@ -9,9 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Int
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
@@ -109,7 +110,7 @@ class LanguageModule(pl.LightningModule):
         self.log("val/loss", self.validation_loss, prog_bar=True)
         self.log("val/entropy", self.validation_entropy)
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; what is a vector (norms, biases) does not decay."""
         chosen = self.settings
         optimizer = AdamW(
@@ -122,7 +123,7 @@ class LanguageModule(pl.LightningModule):
             optimizer,
             lambda step: learning_rate_share(step, self.max_steps, chosen.warmup_steps, chosen.final_learning_rate_share),
         )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
