@@ -16,7 +16,7 @@ from confreg.clock import clock_steps
 from confreg.languages.blocks import Blocks, Language
 from confreg.records.store import RecordStore
 from confreg.settings import Settings
-from confreg.training.data_order import StepIndexedBatches, StepIndexedLoader, train_loader
+from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
 
@@ -50,20 +50,19 @@ def module_of(settings: Settings, language: Language) -> LanguageModule:
     )
 
 
-def loader_of(settings: Settings, language: Language, start_step: int, rank: int = 0) -> StepIndexedLoader:
-    """The training data from an optimizer step on."""
+def data_of(settings: Settings, language: Language, start_step: int) -> LanguageBlocks:
+    """The data from an optimizer step on."""
     trainer = settings.trainer
-    batches = StepIndexedBatches(
-        language.n_train_blocks,
+    return LanguageBlocks(
+        language,
         settings.data.batch_size,
         n_batches=trainer.max_steps * trainer.accumulate_batches,
         seed=settings.seed,
         start=start_step * trainer.accumulate_batches,
         repeat=trainer.overfit_batches,
-        rank=rank,
-        world_size=world_size_of(settings),
+        workers=settings.data.workers,
+        validation_batches=trainer.validation_batches,
     )
-    return train_loader(language, batches, settings.data.workers)
 
 
 def callbacks_of(settings: Settings, folder: Path, blocks: Blocks, token_counts: Any) -> list[pl.Callback]:

@@ -16,9 +16,9 @@ from confreg.figures.summary import named_neurons_table
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.models.checkpoints import newest_resumable, step_of
 from confreg.models.runs import save_blocks
+from confreg.records.environment import reproducibility
 from confreg.records.run_folder import RunFolder
 from confreg.settings import Settings, settings_to_mapping
-from confreg.training.data_order import validation_loader
 
 console = Console(stderr=False)
 
@@ -44,6 +44,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     """Everything between the first and the last step; W&B is closed whatever happens."""
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)
+    folder.update_run_json(reproducibility=reproducibility())
     language = language_of(settings.data, settings.seed)
     blocks = measured_blocks(language, settings.measure, settings.seed)
     token_counts = language.token_counts(assembly.n_train_blocks_read(settings))
@@ -57,15 +58,16 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
     loggers = assembly.loggers_of(settings, folder.path, settings_to_mapping(settings), start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
-    validation = validation_loader(language, settings.data.batch_size, settings.trainer.validation_batches)
     succeeded = False
     try:
-        trainer.fit(module, assembly.loader_of(settings, language, start_step, trainer.global_rank), validation, ckpt_path=resume_from)
-        succeeded = not trainer.interrupted
+        trainer.fit(module, datamodule=assembly.data_of(settings, language, start_step), ckpt_path=resume_from)
+        succeeded = True
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         _close(folder, [each for each in loggers if isinstance(each, ClockWandbLogger)], succeeded)
-    if trainer.interrupted:  # Lightning swallows a Ctrl-C
-        raise KeyboardInterrupt
     folder.update_run_json(steps=trainer.global_step, tokens_seen=module.tokens_seen)
 
 

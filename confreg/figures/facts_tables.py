@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-LONGEST_VALUE = 120  # characters of a value in a cell; the rest is in config.yaml and run.json
+LONGEST_VALUE = 80  # characters of a value in a cell; the rest is in config.yaml and run.json
 
 
 def facts_tables(facts: Mapping[str, Any]) -> str:

@@ -47,5 +47,6 @@ def _frequency_rule(config: dict[str, Any]) -> str:
     return (
         f"Token-frequency neuron: {_effect_floor(config, 'its effect on the divergence from the token frequencies')}; at least "
         f"{_number(config, 'frequency_mediated_share_min')} of its effect on the loss passes through the frequency direction (lower 95 % "
-        f"bound); and its output points along that direction (cosine at least {_number(config, 'frequency_cosine_min')} in size)."
+        f"bound); and its output points along that direction (cosine at least {_number(config, 'frequency_cosine_min')} in size). "
+        f"None is named where {_number(config, 'zero_count_share_max')} or more of the vocabulary was never counted."
     )

@@ -83,9 +83,11 @@ def _short_facts(records: RunRecords) -> dict[str, str]:
     known = [
         f"{setting_of(config, f'model.{key}')} {word}" for key, word in sizes.items() if setting_of(config, f"model.{key}") is not None
     ]
+    n_parameters = setting_of(facts, "model.n_parameters")
     documents, positions = row.get("n_documents", 0), row.get("n_positions", 0)
     return {
         "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),
+        "parameters": f"{n_parameters:,}" if isinstance(n_parameters, int) else "",
         "steps": f"{records.steps[-1]:,}",
         "target tokens": large_number(row["tokens_seen"]) if row.get("tokens_seen", 0) > 0 else "",
         "measured on": f"{positions:,.0f} positions of {documents:,.0f} documents" if positions > 0 and documents > 0 else "",

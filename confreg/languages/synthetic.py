@@ -1,8 +1,8 @@
 """A Markov language whose confidence is hidden and changes along the text, with its Bayes-optimal prediction.
 
 next ~ softmax(beta (u + lambda g[previous])), with Zipfian unigram log-probabilities u, transition scores g of low rank, and
-g[v, v] = -inf: no token follows itself. The latent (beta, lambda) is drawn afresh from a finite grid with probability h at every token, independently of
-the text. One document is one block, and document i of a part is a function of (seed, part, i).
+g[v, v] = -inf: no token follows itself. The latent (beta, lambda) is drawn afresh from a finite grid with probability h at every
+token, independently of the text. One document is one block, and document i of a part is a function of (seed, part, i).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import time
 from importlib.resources import files
 
@@ -91,3 +93,9 @@ def test_the_scripts_ask_only_for_places_and_columns_that_the_page_has(make_run)
         assert set(re.findall(rf"\b{owner}\.(\w+)", script)) <= {*part}, owner
     assert set(re.findall(r'get\("(\w+)"\)', script)) <= {*data["neurons"]}
     assert set(re.findall(r'(?:modelLine|row)\("(\w+)"', script)) <= {*data["model"]}
+
+
+def test_the_page_is_made_without_torch():
+    script = "import sys, confreg.figures.page, confreg.figures.summary; print({*sys.modules} & {'torch', 'hydra'})"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == "set()"

@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -10,29 +7,6 @@ import yaml
 from confreg.records.run_folder import RunFolder, RunFolderError, RunState, load_settings
 from confreg.records.run_lock import NAME
 from confreg.settings import CallbackSettings, ModelSettings, RunSettings, Settings, SyntheticSettings, TextSettings
-
-
-@pytest.fixture(autouse=True)
-def without_ranks(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "CONFREG_RUN_FOLDER"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return lambda name="one", replace=False, **others: Settings(
-        run=RunSettings(root=str(tmp_path / "runs"), name=name, replace=replace), **others
-    )
-
-
-def complete(settings):
-    with RunFolder.prepare(settings) as folder:
-        (folder.path / "records").mkdir()
-    return folder
-
-
-def visible(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != NAME)
 
 
 def test_a_new_run_holds_its_configuration_and_says_that_it_runs(settings, tmp_path):
@@ -61,7 +35,7 @@ def test_the_written_configuration_gives_the_settings_back(settings, data):
         assert load_settings(folder.path) == asked
 
 
-def test_a_finished_run_of_the_same_configuration_is_said_to_be_finished_and_stays(settings):
+def test_a_finished_run_of_the_same_configuration_is_said_to_be_finished_and_stays(settings, complete, visible):
     before = complete(settings()).read_run_json()
     again = RunFolder.prepare(settings())
     assert again.is_finished
@@ -90,7 +64,7 @@ def test_a_failed_run_keeps_the_reason(settings):
     assert not (folder.path / NAME).exists()
 
 
-def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_move(settings):
+def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_move(settings, complete):
     complete(settings())
     with pytest.raises(RunFolderError) as caught:
         RunFolder.prepare(settings(seed=4))
@@ -98,7 +72,7 @@ def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_m
     assert "Choose another run.name, or run.replace=true" in str(caught.value)
 
 
-def test_at_most_five_differences_are_shown(settings):
+def test_at_most_five_differences_are_shown(settings, complete):
     complete(settings())
     different = ModelSettings(n_layer=3, d_model=64, d_mlp=65, n_head=2, dropout=0.1, tied=True, norm_epsilon=1e-6)
     with pytest.raises(RunFolderError) as caught:
@@ -107,7 +81,7 @@ def test_at_most_five_differences_are_shown(settings):
     assert "and 2 more" in str(caught.value)
 
 
-def test_a_logger_may_change_when_a_run_goes_on(settings):
+def test_a_logger_may_change_when_a_run_goes_on(settings, complete):
     complete(settings())
     asked = settings()
     asked.logger.wandb.mode = "online"
@@ -124,71 +98,6 @@ def test_resuming_by_folder_finds_the_run(settings):
         assert again.path == folder.path
 
 
-def test_a_replacement_is_worked_on_out_of_sight_and_takes_the_place_when_complete(settings):
-    old = complete(settings())
-    with RunFolder.prepare(settings(seed=1, replace=True)) as folder:
-        assert folder.path.name == f".one.{os.getpid()}"
-        assert load_settings(old.path).seed == 0
-        (folder.path / "new").touch()
-    assert folder.path == old.path
-    assert load_settings(old.path) == settings(seed=1)
-    assert visible(old.path) == ["config.yaml", "new", "run.json"]
-    assert visible(old.path.parent) == ["one"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_replacement_that_fails_leaves_the_old_run_and_nothing_else(settings, error):
-    old = complete(settings())
-    with pytest.raises(error), RunFolder.prepare(settings(seed=1, replace=True)):
-        raise error
-    assert load_settings(old.path).seed == 0
-    assert visible(old.path.parent) == ["one"]
-    assert visible(old.path) == ["config.yaml", "records", "run.json"]
-
-
-def test_a_replacement_works_where_there_is_nothing_yet(settings):
-    assert visible(complete(settings(replace=True)).path) == ["config.yaml", "records", "run.json"]
-
-
-def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(settings, tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    runs = tmp_path / "runs"
-    for name in (f".one.{dead.pid}", f".one.{os.getppid()}", f".other.{dead.pid}", ".one.notes"):
-        (runs / name).mkdir(parents=True)
-    complete(settings(replace=True))
-    assert visible(runs) == sorted([f".one.{os.getppid()}", f".other.{dead.pid}", ".one.notes", "one"])
-
-
-def test_a_run_that_was_moved_away_by_a_process_that_died_comes_back(settings, tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    old = complete(settings())
-    old.path.rename(old.path.with_name(f".one.{dead.pid}.old"))
-    with pytest.raises(RuntimeError), RunFolder.prepare(settings(seed=1, replace=True)):
-        raise RuntimeError
-    assert load_settings(old.path).seed == 0
-    assert visible(old.path.parent) == ["one"]
-
-
-def test_a_second_process_cannot_write_the_same_run_nor_replace_it(settings):
-    with RunFolder.prepare(settings()):
-        with pytest.raises(RunFolderError, match="is being written by process"):
-            RunFolder.prepare(settings())
-        with pytest.raises(RunFolderError, match="is being written by process"):
-            RunFolder.prepare(settings(replace=True))
-
-
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_folder_that_is_not_a_run_is_never_touched(settings, tmp_path, replace):
-    thesis = tmp_path / "runs" / "one" / "thesis.tex"
-    thesis.parent.mkdir(parents=True)
-    thesis.write_text("years")
-    with pytest.raises(RunFolderError, match="is not a run"):
-        RunFolder.prepare(settings(replace=replace))
-    assert visible(thesis.parent) == ["thesis.tex"]
-
-
 @pytest.mark.parametrize("name", ["..", "../x", "/x", "a/../../x", ".x", "", "a//b"])
 def test_a_name_outside_the_root_is_refused_and_makes_nothing(settings, tmp_path, name):
     with pytest.raises(RunFolderError, match=r"run\.name is"):
@@ -196,14 +105,8 @@ def test_a_name_outside_the_root_is_refused_and_makes_nothing(settings, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_inside_a_run_is_refused(settings):
-    complete(settings())
-    with pytest.raises(RunFolderError, match="is a run itself"):
-        RunFolder.prepare(settings(name="one/records/two"))
-
-
 @pytest.mark.parametrize(("file", "content"), [("config.yaml", "seed: ["), ("config.yaml", "- 1"), ("run.json", "{")])
-def test_a_damaged_run_is_named_with_the_next_move(settings, file, content):
+def test_a_damaged_run_is_named_with_the_next_move(settings, file, content, complete):
     folder = complete(settings())
     (folder.path / file).write_text(content)
     with pytest.raises(RunFolderError, match=rf"{file} .*run\.replace=true"):

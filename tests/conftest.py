@@ -1,0 +1,111 @@
+"""A language and a model small enough to train in a second."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from confreg.languages.blocks import Blocks
+from confreg.languages.sources import measured_blocks
+from confreg.languages.synthetic import SyntheticLanguage
+from confreg.settings import MeasureSettings, ModelSettings, OptimizerSettings, SyntheticSettings
+from confreg.training.data_order import StepIndexedBatches, train_loader, validation_loader
+from confreg.training.language_module import LanguageModule
+
+TINY_LANGUAGE: dict[str, Any] = {
+    "vocabulary_size": 24,
+    "rank": 3,
+    "block_length": 12,
+    "batch_size": 4,
+    "n_inverse_temperatures": 2,
+    "n_backoff_weights": 2,
+    "n_reference": 6,
+    "n_measured": 18,
+}
+TINY_MODEL: dict[str, Any] = {"n_layer": 1, "d_model": 16, "d_mlp": 8, "n_head": 2, "dropout": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|GPU available).*")
+
+
+@pytest.fixture(scope="session")
+def tiny_language() -> SyntheticLanguage:
+    return SyntheticLanguage(SyntheticSettings(**TINY_LANGUAGE), seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_blocks(tiny_language: SyntheticLanguage) -> Blocks:
+    return measured_blocks(tiny_language, MeasureSettings(n_scored_per_block=5), seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_counts(tiny_language: SyntheticLanguage) -> torch.Tensor:
+    return tiny_language.token_counts(64)
+
+
+@pytest.fixture
+def tiny_module() -> Callable[..., LanguageModule]:
+    def make(max_steps: int = 6, seed: int = 0, **model: Any) -> LanguageModule:
+        return LanguageModule(
+            ModelSettings(**{**TINY_MODEL, **model}), OptimizerSettings(warmup_steps=2), 24, 12, max_steps, tokens_per_step=44, seed=seed
+        )
+
+    return make
+
+
+@pytest.fixture
+def fit(tiny_language: SyntheticLanguage, tmp_path: Path) -> Callable[..., pl.Trainer]:
+    """Train a module on the tiny language with these callbacks; the trainer."""
+
+    def train(
+        module: LanguageModule,
+        *callbacks: pl.Callback,
+        start_step: int = 0,
+        ckpt_path: Path | None = None,
+        accumulate: int = 1,
+        validation_batches: int = 0,
+        stop_at: int | None = None,
+        **trainer: Any,
+    ) -> pl.Trainer:
+        steps = module.max_steps
+        batches = StepIndexedBatches(None, 4, steps * accumulate, seed=0, start=start_step * accumulate)
+        chosen = pl.Trainer(
+            max_steps=stop_at or steps,
+            max_epochs=1,
+            accelerator="cpu",
+            callbacks=list(callbacks),
+            logger=trainer.pop("logger", False),
+            accumulate_grad_batches=accumulate,
+            limit_val_batches=validation_batches,
+            val_check_interval=2 * accumulate,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            log_every_n_steps=1,
+            **trainer,
+        )
+        validation = validation_loader(tiny_language, 4, max(1, validation_batches))
+        chosen.fit(module, train_loader(tiny_language, batches), validation, ckpt_path=ckpt_path)
+        return chosen
+
+    return train
+
+
+@pytest.fixture
+def weights_of() -> Callable[[torch.nn.Module], list[torch.Tensor]]:
+    def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+        return [each.detach().clone() for each in module.parameters()]
+
+    return weights

@@ -1,0 +1,39 @@
+"""What goes into the effects: the scale after a replacement, and cutting into parts."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def test_the_new_scale_is_that_of_the_changed_residual(make_last_layer: Callable) -> None:
+    layer = make_last_layer(writes=2.0)
+    baseline, ablation = layer.fast_inputs()
+    found = ablation.scale(baseline.scale)
+    for position, residual in enumerate(layer.residual):
+        for neuron, write in enumerate(layer.w_out):
+            changed = residual + (layer.replacement[neuron] - layer.activations[position, neuron]) * write
+            torch.testing.assert_close(found[position, neuron], layer.scale(changed), atol=1e-12, rtol=0)
+
+
+def test_the_scale_stays_positive_where_rounding_would_make_its_square_negative(make_last_layer: Callable) -> None:
+    layer = make_last_layer(n_neurons=1)
+    layer.residual = 1e4 * layer.w_out.expand(6, -1)
+    layer.activations, layer.replacement = torch.full((6, 1), 1e4, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    baseline, ablation = layer.fast_inputs(torch.float32)
+    assert (ablation.scale(baseline.scale) > 0).all()
+
+
+def test_log_probs_of_the_baseline_are_those_of_the_model(make_last_layer: Callable) -> None:
+    layer = make_last_layer()
+    expected = layer.logits(layer.residual).log_softmax(-1)
+    torch.testing.assert_close(layer.fast_inputs()[0].log_probs(), expected, atol=1e-12, rtol=0)
+
+
+def test_a_part_holds_the_same_pairs(make_last_layer: Callable) -> None:
+    _, ablation = make_last_layer().fast_inputs()
+    part = ablation.part(slice(2, 4), slice(1, 4))
+    assert torch.equal(part.activation_change, ablation.activation_change[2:4, 1:4])
+    assert torch.equal(part.residual_along_write, ablation.residual_along_write[2:4, 1:4])
+    assert torch.equal(part.write_norm, ablation.write_norm[1:4])
+    assert torch.equal(part.logit_writes, ablation.logit_writes[1:4])
+    assert part.d_model == ablation.d_model
