@@ -1,5 +1,7 @@
 """At which steps a run saves and measures."""
 
+from itertools import pairwise
+
 import pytest
 
 from confreg.clock import clock_steps
@@ -16,7 +18,7 @@ def test_step_zero_and_the_last_are_in_and_steps_only_grow(last: int, per_doubli
     steps = clock_steps(last, per_doubling)
     assert steps[0] == 0
     assert steps[-1] == last
-    assert all(before < after for before, after in zip(steps, steps[1:], strict=False))
+    assert all(before < after for before, after in pairwise(steps))
     assert all(type(step) is int for step in steps)
 
 

@@ -1,1 +1,1 @@
-"""."""
+"""Documents become fixed blocks of token ids in three parts: train, reference, measured."""

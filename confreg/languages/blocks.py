@@ -25,6 +25,9 @@ class Blocks:
         documents: one id for each measured block, the clusters of the standard errors. None: each block its own.
         excluded_ids: token ids whose predictions and predictors are not scored (BOS, end of text, newline).
         bayes_log_probs: nats, the language's own log P(token t + 1 | tokens up to t) at position t, where known.
+
+    Raises:
+        ValueError: where there is no reference block, or ``bayes_log_probs`` is not that of the measured blocks.
     """
 
     reference: Int[Tensor, "reference_block token"]
@@ -34,15 +37,28 @@ class Blocks:
     excluded_ids: tuple[int, ...] = ()
     bayes_log_probs: Float[Tensor, "block token vocab"] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.reference.numel():
+            raise ValueError(f"Blocks.reference has shape {tuple(self.reference.shape)}; expected at least one reference block.")
+        truth = self.bayes_log_probs
+        if truth is not None and truth.shape[:-1] != self.measured.shape:
+            raise ValueError(
+                f"Blocks.bayes_log_probs has shape {tuple(truth.shape)}; "
+                f"expected that of measured, {tuple(self.measured.shape)}, and one entry for each vocabulary id."
+            )
+
     def scored_positions(self) -> Bool[Tensor, "block token"]:
         """The positions that count, the default applied and the last position taken out.
 
         Raises:
-            ValueError: where no position is left, or ``scored`` has another shape than ``measured``.
+            ValueError: where no position is left, or ``scored`` has no booleans or another shape than ``measured``.
         """
         scored = default_scored(self.measured, self.excluded_ids) if self.scored is None else self.scored.clone()
-        if scored.shape != self.measured.shape:
-            raise ValueError(f"Blocks.scored has shape {tuple(scored.shape)}; expected that of measured, {tuple(self.measured.shape)}.")
+        if scored.shape != self.measured.shape or scored.dtype != torch.bool:
+            raise ValueError(
+                f"Blocks.scored is {scored.dtype} of shape {tuple(scored.shape)}; "
+                f"expected torch.bool of shape {tuple(self.measured.shape)}, that of measured."
+            )
         scored[:, -1] = False
         if not scored.any():
             raise ValueError(
@@ -64,7 +80,7 @@ class Blocks:
 
 def default_scored(measured: Int[Tensor, "block token"], excluded_ids: Sequence[int] = ()) -> Bool[Tensor, "block token"]:
     """Positions 3 to T - 2 whose token and next token are not excluded."""
-    kept = ~torch.isin(measured, torch.tensor(list(excluded_ids), dtype=measured.dtype))
+    kept = ~torch.isin(measured, torch.tensor(list(excluded_ids), dtype=measured.dtype, device=measured.device))
     scored = torch.zeros_like(kept)
     scored[:, FIRST_SCORED_POSITION:-1] = (kept[:, :-1] & kept[:, 1:])[:, FIRST_SCORED_POSITION:]
     return scored

@@ -37,9 +37,16 @@ class Ablation:
 
     def scale(self, before: Float[Tensor, "position"]) -> Float[Tensor, "position neuron"]:
         """The final norm's scale after the replacement; its epsilon is part of the scale before."""
+        return (before.square().unsqueeze(1) + self._growth()).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
+
+    def shrink(self, before: Float[Tensor, "position"], after: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
+        """s / s' - 1 of the two scales, without the cancellation that would cost a small effect its digits in fp32."""
+        return -self._growth() / (after * (before.unsqueeze(1) + after))
+
+    def _growth(self) -> Float[Tensor, "position neuron"]:
+        """s'² - s²."""
         change = self.activation_change
-        grown = (2 * change * self.residual_along_write + change.square() * self.write_norm.square()) / self.d_model
-        return (before.square().unsqueeze(1) + grown).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
+        return (2 * change * self.residual_along_write + change.square() * self.write_norm.square()) / self.d_model
 
     def part(self, positions: slice, neurons: slice) -> Ablation:
         """The same for some of the positions and neurons."""

@@ -105,7 +105,7 @@ def _chunks(shape: torch.Size, logits: Tensor, memory_bytes: int) -> Iterator[tu
 def _changes_of_chunk(prepared: _Prepared, ablation: Ablation) -> EffectChanges:
     baseline = prepared.baseline
     new_scale = ablation.scale(baseline.scale)
-    shrink = baseline.scale.unsqueeze(1) / new_scale - 1
+    shrink = ablation.shrink(baseline.scale, new_scale)
     along, frozen_along = ablation.activation_change / new_scale, ablation.activation_change / baseline.scale.unsqueeze(1)
     kept = -shrink * prepared.logits_along_frequency.unsqueeze(1) - along * (ablation.logit_writes @ baseline.frequency_direction)
     total = _Change(prepared, ablation, shrink, along)

@@ -29,10 +29,11 @@ class ModelSettings:
 
 @dataclass
 class OptimizerSettings:
-    """AdamW with warm-up and cosine; norms and biases do not decay."""
+    """AdamW with warm-up and cosine; norms and biases do not decay unless asked for."""
 
     learning_rate: float = setting(2e-3, above=0.0)
     weight_decay: float = setting(1.0, at_least=0.0)
+    decay_vectors: bool = False  # whether norms and biases decay too
     beta1: float = setting(0.9, at_least=0.0, below=1.0)
     beta2: float = setting(0.95, at_least=0.0, below=1.0)
     epsilon: float = setting(1e-8, above=0.0)

@@ -111,10 +111,10 @@ class LanguageModule(pl.LightningModule):
         self.log("val/entropy", self.validation_entropy)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; what is a vector (norms, biases) does not decay."""
+        """AdamW with warm-up and cosine."""
         chosen = self.settings
         optimizer = AdamW(
-            parameter_groups(self.model, chosen.weight_decay),
+            parameter_groups(self.model, chosen.weight_decay, chosen.decay_vectors),
             lr=chosen.learning_rate,
             betas=(chosen.beta1, chosen.beta2),
             eps=chosen.epsilon,
@@ -126,10 +126,10 @@ class LanguageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay, vectors without."""
+def parameter_groups(model: nn.Module, weight_decay: float, decay_vectors: bool = False) -> list[dict[str, Any]]:
+    """Matrices with weight decay; vectors (norms, biases) without, unless they decay too."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     return [
         {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": weight_decay if decay_vectors else 0.0},
     ]

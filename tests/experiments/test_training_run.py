@@ -104,11 +104,11 @@ def test_a_second_start_of_a_finished_run_does_nothing(finished, settings, capsy
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     """What the test raises in the middle of a run."""
 
 
-@pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt])
 def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp_path, monkeypatch, error):
     train(settings(name="whole"))
     original = MeasureOnClock.on_train_batch_end

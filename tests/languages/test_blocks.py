@@ -34,12 +34,12 @@ def test_given_positions_are_taken_as_they_are_but_for_the_last(measured: torch.
 
 
 def test_scored_positions_of_another_shape_are_refused_with_both_shapes(measured: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"shape \(5, 7\); expected that of measured, \(5, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(5, 7\); expected torch.bool of shape \(5, 8\), that of measured"):
         Blocks(measured, measured, scored=torch.ones(5, 7, dtype=torch.bool)).scored_positions()
 
 
 def test_scored_positions_that_are_no_booleans_are_refused(measured: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"Blocks\.scored.*bool"):
+    with pytest.raises(ValueError, match=r"Blocks\.scored is torch\.int64 of .*expected torch\.bool"):
         Blocks(measured, measured, scored=torch.ones(5, 8, dtype=torch.int64)).scored_positions()
 
 

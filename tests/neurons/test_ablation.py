@@ -15,6 +15,16 @@ def test_the_new_scale_is_that_of_the_changed_residual(make_last_layer: Callable
             torch.testing.assert_close(found[position, neuron], layer.scale(changed), atol=1e-12, rtol=0)
 
 
+def test_the_relative_loss_of_scale_keeps_its_digits_in_fp32_however_small_the_change(make_last_layer: Callable) -> None:
+    layer = make_last_layer(writes=1e-6)
+    baseline, ablation = layer.fast_inputs()
+    expected = baseline.scale.unsqueeze(1) / ablation.scale(baseline.scale) - 1
+    rounded_baseline, rounded = layer.fast_inputs(torch.float32)
+    found = rounded.shrink(rounded_baseline.scale, rounded.scale(rounded_baseline.scale))
+    torch.testing.assert_close(ablation.shrink(baseline.scale, ablation.scale(baseline.scale)), expected, atol=1e-14, rtol=1e-8)
+    torch.testing.assert_close(found.double(), expected, atol=1e-12, rtol=1e-4)
+
+
 def test_the_scale_stays_positive_where_rounding_would_make_its_square_negative(make_last_layer: Callable) -> None:
     layer = make_last_layer(n_neurons=1)
     layer.residual = 1e4 * layer.w_out.expand(6, -1)

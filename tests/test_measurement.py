@@ -1,0 +1,227 @@
+"""One measurement from end to end: its numbers against the model ablated for real, and what it must leave alone."""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from confreg import Blocks, MeasurementRequest, measure
+from confreg.models.build import build_model
+from confreg.models.checkpoints import weights_sha256
+from confreg.settings import ModelSettings
+
+N_VOCAB, N_TOKENS, N_NEURONS, D_MODEL = 19, 10, 12, 16
+COUNTS = torch.randint(0, 500, (N_VOCAB,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are computed many times slower by threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model() -> PreTrainedModel:
+    """In training mode, with dropout, and with gains and biases that matter."""
+    settings = ModelSettings(n_layer=2, d_model=D_MODEL, d_mlp=N_NEURONS, n_head=2, dropout=0.3)
+    model, generator = build_model(settings, N_VOCAB, N_TOKENS, seed=0), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def blocks() -> Blocks:
+    """Twenty measured blocks from eighteen documents; the truth is made up."""
+    generator = torch.Generator().manual_seed(2)
+    reference, measured = (torch.randint(0, N_VOCAB, (n, N_TOKENS), generator=generator) for n in (5, 20))
+    truth = torch.randn(20, N_TOKENS, N_VOCAB, generator=generator, dtype=torch.float64).log_softmax(-1)
+    documents = torch.tensor([30, 30, 30, 4, *range(10, 26)])[torch.randperm(20, generator=generator)]
+    return Blocks(reference, measured, documents=documents, excluded_ids=(2, 7), bayes_log_probs=truth)
+
+
+def predictions(model: PreTrainedModel, blocks: Blocks, neuron: int | None = None, frozen_norm: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and activations at the scored positions, one neuron replaced by hooks on the real model in float64."""
+    model = copy.deepcopy(model).double().eval()
+    projection, norm, seen = model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f, {}
+
+    def look(name: str) -> Any:
+        return lambda _module, inputs: seen.update({name: inputs[0]})
+
+    handles = [projection.register_forward_pre_hook(look("activations")), norm.register_forward_pre_hook(look("residual"))]
+    with torch.no_grad():
+        model(input_ids=blocks.reference)
+        mean = seen["activations"].mean((0, 1))
+        log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
+        activations, scale = seen["activations"], (seen["residual"].var(-1, correction=0, keepdim=True) + norm.eps).sqrt()
+        for handle in handles:
+            handle.remove()
+        if neuron is not None:
+            changed = activations.clone()
+            changed[..., neuron] = mean[neuron]
+            projection.register_forward_pre_hook(lambda _module, _inputs: (changed,))
+            if frozen_norm:
+                norm.register_forward_hook(lambda _module, x, _out: norm.weight * (x[0] - x[0].mean(-1, keepdim=True)) / scale + norm.bias)
+            log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
+    scored = blocks.scored_positions()
+    return log_probs[scored], activations[scored]
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def column(records: dict[str, pa.Table], table: str, name: str) -> np.ndarray:
+    return records[table][name].to_numpy(zero_copy_only=False).astype(float)
+
+
+def test_effects_of_every_neuron_are_those_of_the_model_ablated_by_hooks(model: PreTrainedModel, blocks: Blocks) -> None:
+    records = measure(model, blocks, COUNTS)
+    targets = blocks.measured.roll(-1, 1)[blocks.scored_positions()].unsqueeze(-1)
+    log_q = ((COUNTS + 1).double() / (COUNTS + 1).sum()).log()
+    before, activations = predictions(model, blocks)
+    for neuron in range(N_NEURONS):
+        after, frozen = (predictions(model, blocks, neuron, frozen_norm)[0] for frozen_norm in (False, True))
+        loss, loss_frozen = (-(each - before).gather(-1, targets).squeeze(-1) for each in (after, frozen))
+        kl_from = (before - after) @ log_q.exp()
+        kl_to = (after.exp() * (after - log_q)).sum(-1) - (before.exp() * (before - log_q)).sum(-1)
+        expected = {
+            "activation_mean": activations[:, neuron].mean(),
+            "loss_effect": loss.abs().mean(),
+            "loss_change": loss.mean(),
+            "loss_effect_frozen_norm": loss_frozen.abs().mean(),
+            "norm_mediated_share": 1 - loss_frozen.abs().mean() / loss.abs().mean(),
+            "entropy_effect": (entropy(after) - entropy(before)).abs().mean(),
+            "entropy_change": (entropy(after) - entropy(before)).mean(),
+            "entropy_effect_frozen_norm": (entropy(frozen) - entropy(before)).abs().mean(),
+            "kl_from_frequency_change": kl_from.mean(),
+            "kl_from_frequency_effect": kl_from.abs().mean(),
+            "kl_to_frequency_effect": kl_to.abs().mean(),
+        }
+        for name, value in expected.items():
+            assert column(records, "neurons", name)[neuron] == pytest.approx(float(value), abs=2e-6, rel=2e-5), name
+
+
+def test_the_models_row_holds_the_means_over_the_scored_positions(model: PreTrainedModel, blocks: Blocks) -> None:
+    row = measure(model, blocks, COUNTS, step=8, tokens_seen=720)["model"].to_pylist()[0]
+    before, scored = predictions(model, blocks)[0], blocks.scored_positions()
+    targets, truth = blocks.measured.roll(-1, 1)[scored].unsqueeze(-1), blocks.bayes_log_probs[scored]
+    loss, bayes_loss = (-each.gather(-1, targets).mean() for each in (before, truth))
+    expected = {
+        "step": 8,
+        "tokens_seen": 720,
+        "loss_nats": loss,
+        "entropy_nats": entropy(before).mean(),
+        "bayes_loss_nats": bayes_loss,
+        "excess_loss_nats": loss - bayes_loss,
+        "excess_entropy_nats": entropy(before).mean() - entropy(truth).mean(),
+        "bayes_kl_nats": (truth.exp() * (truth - before)).sum(-1).mean(),
+        "n_positions": int(scored.sum()),
+        "n_documents": 18,
+        "null_dimensions": 4,
+        "zero_count_share": float((COUNTS == 0).double().mean()),
+    }
+    assert {name: row[name] for name in expected} == pytest.approx({name: float(each) for name, each in expected.items()}, abs=1e-5)
+    assert row["weights_sha256"] == weights_sha256(model)
+
+
+def test_the_spectrum_is_that_of_the_effective_unembedding_without_the_exact_null(model: PreTrainedModel, blocks: Blocks) -> None:
+    rows = measure(model, blocks, COUNTS)["spectrum"]
+    effective = (model.lm_head.weight * model.transformer.ln_f.weight).detach().double()
+    effective = effective - effective.mean(1, keepdim=True)
+    expected = torch.linalg.svdvals(effective - effective.mean(0))[: D_MODEL - 1]
+    assert rows["index"].to_pylist() == list(range(D_MODEL - 1))
+    assert rows["singular_value"].to_pylist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_what_is_defined_is_there_and_what_is_not_is_null_and_nothing_is_nan(model: PreTrainedModel, blocks: Blocks) -> None:
+    with torch.no_grad():
+        model.transformer.h[-1].mlp.c_proj.weight[3] = 0.0
+    records = measure(model, replace(blocks, bayes_log_probs=None), COUNTS)
+    for table in records.values():
+        for name in table.column_names:
+            assert not any(isinstance(value, float) and not math.isfinite(value) for value in table[name].to_pylist()), name
+    nulls = {name: column.null_count for name, column in zip(records["neurons"].column_names, records["neurons"].columns, strict=True)}
+    later = ("reciprocal_rank_effect", "argmax_change_share", "temperature_share")
+    never = {name for name, count in nulls.items() if count == N_NEURONS}
+    assert never == {"step", "tokens_seen", *(name for name in nulls if name.startswith(later))}
+    of_a_dead_neuron = {name for name, count in nulls.items() if count == 1}
+    shares = {f"{share}_mediated_share{suffix}" for share in ("norm", "frequency", "entropy_norm") for suffix in ("", "_stderr", "_low")}
+    assert of_a_dead_neuron == {"logit_var", "null_space_share", "unembedding_gain", "frequency_cosine", *shares}
+    row = records["model"].to_pylist()[0]
+    unknown = {name for name, value in row.items() if value is None}
+    truths = {"bayes_loss_nats", "excess_loss_nats", "excess_entropy_nats", "bayes_kl_nats"}
+    assert unknown == {"step", "tokens_seen", "n_entropy_neurons_control", "n_frequency_neurons_control", *truths}
+
+
+def test_a_write_into_the_exact_null_space_acts_through_the_norm_alone(model: PreTrainedModel, blocks: Blocks) -> None:
+    with torch.no_grad():
+        model.transformer.ln_f.weight[:2] = 0.0
+        write = model.transformer.h[-1].mlp.c_proj.weight
+        write[0], write[0, 0], write[0, 1] = 0.0, 2.0, -2.0
+        write[1] = 1.5  # the all-ones direction, which LayerNorm takes out
+    rows = measure(model, blocks, COUNTS)["neurons"].to_pylist()
+    assert rows[0]["loss_effect"] > 1e-3
+    assert rows[0]["norm_mediated_share"] == pytest.approx(1, abs=1e-3)
+    assert rows[0]["entropy_norm_mediated_share"] == pytest.approx(1, abs=1e-3)
+    assert rows[0]["null_space_share"] == pytest.approx(1, abs=1e-5)
+    assert rows[1]["loss_effect"] < 1e-6
+    assert rows[1]["norm_mediated_share"] is None
+
+
+def test_the_same_call_twice_gives_the_same_bits_and_other_batches_the_same_rows(model: PreTrainedModel, blocks: Blocks) -> None:
+    request = MeasurementRequest(control_draws=2)
+    first, second = measure(model, blocks, COUNTS, request), measure(model, blocks, COUNTS, request)
+    assert all(first[name].equals(second[name]) for name in first)
+    for changed in (replace(request, batch_blocks=1), replace(request, batch_blocks=7), replace(request, memory_mib=16)):
+        other = measure(model, blocks, COUNTS, changed)
+        for table, rows in first.items():
+            for name in rows.column_names:
+                if pa.types.is_floating(rows.schema.field(name).type):
+                    np.testing.assert_allclose(column(other, table, name), column(first, table, name), atol=1e-6, rtol=1e-5, err_msg=name)
+                else:
+                    assert other[table][name].equals(rows[name]), name
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_measuring_leaves_weights_modes_hooks_gradients_and_random_state_as_they_were(
+    model: PreTrainedModel, blocks: Blocks, fails: bool
+) -> None:
+    model.transformer.h[0].eval()
+    model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
+
+    def state() -> list[Any]:
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+        flags = [(each.requires_grad, each.grad is None) for each in model.parameters()]
+        random = (torch.get_rng_state().tolist(), torch.is_grad_enabled())
+        return [weights_sha256(model), [module.training for module in model.modules()], hooks, flags, random]
+
+    before = state()
+    if fails:
+        with pytest.raises(IndexError):
+            measure(model, replace(blocks, measured=torch.full_like(blocks.measured, N_VOCAB)), COUNTS)
+    else:
+        measure(model, blocks, COUNTS, MeasurementRequest(control_draws=1))
+    assert state() == before
+
+
+def test_the_default_request_is_the_mean_over_reference_tokens_without_a_control(model: PreTrainedModel, blocks: Blocks) -> None:
+    request = MeasurementRequest()
+    assert (request.replacement, request.control_draws, request.control_seed) == ("mean_over_reference_tokens", 0, 0)
+    rows, asked = measure(model, blocks, COUNTS), measure(model, blocks, COUNTS, request)
+    assert all(rows[name].equals(asked[name]) for name in rows)
+    assert set(rows["neurons"]["replacement"].to_pylist()) == {"mean_over_reference_tokens"}
+    assert rows["neurons"]["layer"].to_pylist() == [1] * N_NEURONS
+    assert rows["neurons"]["neuron"].to_pylist() == list(range(N_NEURONS))
