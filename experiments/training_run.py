@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 
 import lightning.pytorch as pl
 import torch
@@ -32,12 +34,19 @@ def train(settings: Settings) -> int:
         if folder.is_finished:
             _say(f"{folder.target} is finished already. Its page: {folder.target / 'report.html'}")
             return 0
+        _quiet()
         _fit(settings, folder)
         if folder.is_writer and settings.callbacks.measure:
             folder.finish()
             write_page(folder.path)
     _report(settings, folder)
     return 0
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says to everybody: other products, accelerators that are not there, its own deprecations."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|smaller than the logging interval).*")
 
 
 def _fit(settings: Settings, folder: RunFolder) -> None:

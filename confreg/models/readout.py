@@ -61,18 +61,19 @@ class Readout:
     def baseline(self, tokens: ScoredTokens, frequency: Frequency) -> Baseline:
         """The unablated prediction at the scored positions."""
         scale = self.scale(tokens.residual)
-        scaled_logits = tokens.residual @ self.unembedding.T / scale.unsqueeze(-1)
+        scaled_logits = tokens.residual @ self.unembedding.T / scale.unsqueeze(-1).to(tokens.residual.dtype)
         return Baseline(scaled_logits, self.output_bias, tokens.targets, scale, frequency.log_probs, frequency.direction)
 
     def ablation(self, tokens: ScoredTokens, replacement: Float[Tensor, "neuron"], w_out: Float[Tensor, "neuron d_model"]) -> Ablation:
         """What replacing each activation changes, if the neurons wrote along ``w_out`` (their own rows, or a control's)."""
-        along_write = self.normed_residual(tokens.residual) @ w_out.T
+        exact = w_out.double()  # one large write may be most of the residual: then the new scale is a difference of large numbers
+        along_write = self.normed_residual(tokens.residual.double()) @ exact.T
         writes = w_out @ self.unembedding.T
-        return Ablation(replacement - tokens.activations, along_write, w_out.norm(dim=-1), writes, w_out.shape[1])
+        return Ablation(replacement - tokens.activations, along_write, exact.norm(dim=-1), writes, w_out.shape[1])
 
-    def scale(self, residual: Float[Tensor, "position d_model"]) -> Float[Tensor, "position"]:
-        """What the final norm divides by at each position: sqrt(|Px|² / d_model + epsilon)."""
-        return (self.normed_residual(residual).square().mean(-1) + self.norm_epsilon).sqrt()
+    def scale(self, residual: Float[Tensor, "*position d_model"]) -> Float[Tensor, "*position"]:
+        """What the final norm divides by at each position, in float64: sqrt(|Px|² / d_model + epsilon)."""
+        return (self.normed_residual(residual.double()).square().mean(-1) + self.norm_epsilon).sqrt()
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,10 @@ def _chunks(shape: torch.Size, logits: Tensor, memory_bytes: int) -> Iterator[tu
 
 def _changes_of_chunk(prepared: _Prepared, ablation: Ablation) -> EffectChanges:
     baseline = prepared.baseline
-    new_scale = ablation.scale(baseline.scale)
-    shrink = ablation.shrink(baseline.scale, new_scale)
-    along, frozen_along = ablation.activation_change / new_scale, ablation.activation_change / baseline.scale.unsqueeze(1)
+    new_scale, dtype = ablation.scale(baseline.scale), baseline.scaled_logits.dtype
+    shrink = ablation.shrink(baseline.scale, new_scale).to(dtype)
+    along = (ablation.activation_change / new_scale).to(dtype)
+    frozen_along = (ablation.activation_change / baseline.scale.unsqueeze(1)).to(dtype)
     kept = -shrink * prepared.logits_along_frequency.unsqueeze(1) - along * (ablation.logit_writes @ baseline.frequency_direction)
     total = _Change(prepared, ablation, shrink, along)
     frozen = _Change(prepared, ablation, None, frozen_along)

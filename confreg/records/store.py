@@ -26,8 +26,14 @@ class RecordStore:
         self.folder = Path(folder)
 
     def write(self, table: str, step: int, rows: pa.Table) -> None:
-        """Write one step of one table durably; an older file of the same step is replaced."""
+        """Write one step of one table durably.
+
+        Raises:
+            RecordError: where the step is complete already with other rows; equal rows are written again without harm.
+        """
         path = self._path(table, step)
+        if self.has(table, step) and not self.read(table, step).equals(rows):
+            raise RecordError(f"{path} holds other rows of this step already. Measure into another folder, or delete that file first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest = self._manifest()
         digest = write_durably(path, lambda file: pq.write_table(rows, file))

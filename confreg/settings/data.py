@@ -27,7 +27,7 @@ class SyntheticSettings(DataSettings):
     vocabulary_size: int = setting(256, at_least=3)  # token ids
     rank: int = setting(12, at_least=1)  # of the transition scores g
     score_std: float = setting(2.0, at_least=0.0)  # nats, of the transition scores
-    zipf_exponent: float = setting(1.0, at_least=0.0)  # of the unigram distribution softmax(u)
+    zipf_exponent: float = setting(0.5, at_least=0.0)  # of the unigram distribution softmax(u)
     inverse_temperature_min: float = setting(0.25, above=0.0)
     inverse_temperature_max: float = setting(4.0, above=0.0)
     n_inverse_temperatures: int = setting(5, at_least=1)  # log-spaced between the two

@@ -14,8 +14,8 @@ class ModelSettings:
 
     family: str = "gpt2"  # a row of confreg.models.families
     n_layer: int = setting(2, at_least=1)
-    d_model: int = setting(128, at_least=2)
-    d_mlp: int = setting(128, at_least=1)  # neurons in each layer
+    d_model: int = setting(64, at_least=2)
+    d_mlp: int = setting(64, at_least=1)  # neurons in each layer
     n_head: int = setting(4, at_least=1)
     activation: str = "gelu_pytorch_tanh"
     dropout: float = setting(0.0, at_least=0.0, below=1.0)  # in embeddings, attention and residual writes
@@ -29,13 +29,12 @@ class ModelSettings:
 
 @dataclass
 class OptimizerSettings:
-    """AdamW with warm-up and cosine; norms and biases do not decay unless asked for."""
+    """AdamW with warm-up and cosine; norms and biases do not decay."""
 
-    learning_rate: float = setting(2e-3, above=0.0)
+    learning_rate: float = setting(3e-3, above=0.0)
     weight_decay: float = setting(1.0, at_least=0.0)
-    decay_vectors: bool = False  # whether norms and biases decay too
     beta1: float = setting(0.9, at_least=0.0, below=1.0)
     beta2: float = setting(0.95, at_least=0.0, below=1.0)
     epsilon: float = setting(1e-8, above=0.0)
     warmup_steps: int = setting(100, at_least=0)  # optimizer steps, linear
-    final_learning_rate_share: float = setting(0.1, at_least=0.0, at_most=1.0)  # of learning_rate, at the end of the cosine
+    final_learning_rate_share: float = setting(1.0, at_least=0.0, at_most=1.0)  # of learning_rate, at the end of the cosine

@@ -21,7 +21,7 @@ class ClockSettings:
 
     per_doubling: int = setting(2, at_least=1)
     max_points: int | None = setting(None, at_least=2)  # None: all of them; a limit keeps the first steps and the last
-    resume_every: int = setting(500, at_least=1)  # optimizer steps between full states; the last two are kept
+    resume_every: int = setting(256, at_least=1)  # optimizer steps between full states; the last two are kept
 
 
 @dataclass
@@ -62,7 +62,7 @@ class LoggerSettings:
 class TrainerSettings:
     """How Lightning trains."""
 
-    max_steps: int = setting(1500, at_least=1)  # optimizer steps
+    max_steps: int = setting(1024, at_least=1)  # optimizer steps
     accumulate_batches: int = setting(1, at_least=1)  # micro-batches in one optimizer step
     gradient_clip_norm: float | None = setting(1.0, above=0.0)
     precision: str = setting("32-true", choices=("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"))
@@ -72,7 +72,7 @@ class TrainerSettings:
     strategy: str = setting("auto", choices=("auto", "ddp", "ddp_spawn", "ddp_fork"))
     deterministic: bool = False  # torch's deterministic algorithms
     threads: int | None = setting(None, at_least=1)  # CPU threads; None keeps torch's own choice; it changes bits
-    validate_every: int = setting(250, at_least=1)  # optimizer steps
+    validate_every: int = setting(256, at_least=1)  # optimizer steps
     validation_batches: int = setting(2, at_least=0)  # 0: no validation
     overfit_batches: int = setting(0, at_least=0)  # 0: all data; n: the same n batches again and again
     log_every: int = setting(10, at_least=1)  # optimizer steps between rows of train/loss

@@ -114,7 +114,7 @@ class LanguageModule(pl.LightningModule):
         """AdamW with warm-up and cosine."""
         chosen = self.settings
         optimizer = AdamW(
-            parameter_groups(self.model, chosen.weight_decay, chosen.decay_vectors),
+            parameter_groups(self.model, chosen.weight_decay),
             lr=chosen.learning_rate,
             betas=(chosen.beta1, chosen.beta2),
             eps=chosen.epsilon,
@@ -126,10 +126,10 @@ class LanguageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay_vectors: bool = False) -> list[dict[str, Any]]:
-    """Matrices with weight decay; vectors (norms, biases) without, unless they decay too."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; vectors (norms, biases) without."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     return [
         {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": weight_decay if decay_vectors else 0.0},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -36,7 +36,7 @@ def test_the_models_own_logits_are_rebuilt_from_the_readout(make_model: Maker, t
     readout, captured = Readout.of(model), capture(model, tokens)
     with torch.no_grad():
         expected = model(input_ids=tokens).logits
-    scale = readout.scale(captured.residual).unsqueeze(-1)
+    scale = readout.scale(captured.residual).float().unsqueeze(-1)
     rebuilt = captured.residual @ readout.unembedding.T / scale + readout.output_bias
     torch.testing.assert_close(rebuilt, expected - expected.mean(-1, keepdim=True), atol=2e-5, rtol=1e-5)
     baseline = readout.baseline(captured.at(EVERYWHERE, tokens, torch.arange(3)), FREQUENCY)
@@ -64,7 +64,7 @@ def test_the_scale_is_what_the_final_norm_divides_by(make_model: Maker, tokens: 
     model = make_model().eval()
     captured = capture(model, tokens)
     norm, x = model.transformer.ln_f, captured.residual
-    scale = Readout.of(model).scale(x).unsqueeze(-1)
+    scale = Readout.of(model).scale(x).float().unsqueeze(-1)
     with torch.no_grad():
         torch.testing.assert_close(norm.weight * (x - x.mean(-1, keepdim=True)) / scale + norm.bias, norm(x), atol=1e-5, rtol=1e-5)
 
@@ -102,13 +102,15 @@ def test_the_ablation_of_the_readout_predicts_the_residual_and_the_logits_of_the
     at = captured.at(EVERYWHERE, tokens, torch.arange(3))
     replacement = torch.randn(12, generator=torch.Generator().manual_seed(1))
     baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, replacement, readout.w_out)
-    new_scale = ablation.scale(baseline.scale)[:, 4:5]
+    new_scale = ablation.scale(baseline.scale)[:, 4:5].float()
     change = ablation.activation_change[:, 4:5]
-    logits = (baseline.scale.unsqueeze(1) * baseline.scaled_logits + change * ablation.logit_writes[4]) / new_scale + baseline.output_bias
+    logits = (
+        baseline.scale.float().unsqueeze(1) * baseline.scaled_logits + change * ablation.logit_writes[4]
+    ) / new_scale + baseline.output_bias
     with torch.no_grad():
         residual = at.residual + (replacement[4] - at.activations[:, 4:5]) * model.transformer.h[1].mlp.c_proj.weight[4]
         expected = model.lm_head(model.transformer.ln_f(residual))
-    torch.testing.assert_close(new_scale.squeeze(1), readout.scale(residual), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(new_scale.squeeze(1), readout.scale(residual).float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits.log_softmax(-1), expected.log_softmax(-1), atol=2e-5, rtol=1e-5)
 
 
@@ -154,3 +156,14 @@ def test_a_readout_without_centring_keeps_the_mean_of_the_residual(make_model: M
     assert readout.scale(residual).item() == pytest.approx(3.0, abs=1e-4)
     assert torch.equal(readout.normed_residual(residual), residual)
     assert readout.usable_dimensions == 16
+
+
+def test_the_scale_after_removing_a_write_that_is_nearly_all_of_the_residual_keeps_its_digits(make_model: Maker, tokens: Tensor) -> None:
+    model = make_model().eval()
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_proj.weight[4] *= 3000
+    readout, at = Readout.of(model), capture(model, tokens).at(EVERYWHERE, tokens, torch.arange(3))
+    baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, torch.zeros(12), readout.w_out)
+    write = model.transformer.h[1].mlp.c_proj.weight[4].detach().double()
+    rest = at.residual.double() - at.activations[:, 4:5].double() * write
+    torch.testing.assert_close(ablation.scale(baseline.scale)[:, 4], readout.scale(rest), atol=1e-3, rtol=1e-3)

@@ -108,9 +108,11 @@ def test_writing_equal_rows_again_changes_no_byte(store: RecordStore) -> None:
     assert {name: (store.folder / name).read_bytes() for name in files_of(store)} == before
 
 
-def test_writing_a_step_anew_replaces_its_rows(store: RecordStore) -> None:
-    store.write("spectrum", 8, rows_of(8, value=2.0))
-    assert store.read("spectrum", 8).equals(rows_of(8, value=2.0))
+def test_other_rows_of_a_complete_step_are_refused_and_the_first_ones_stay(store: RecordStore) -> None:
+    before = store.read("spectrum", 8)
+    with pytest.raises(RecordError, match=r"step=00000008\.parquet holds other rows"):
+        store.write("spectrum", 8, rows_of(8, value=2.0))
+    assert store.read("spectrum", 8).equals(before)
     assert store.steps("spectrum") == [0, 8, 512, 123456789]
 
 

@@ -33,7 +33,7 @@ def test_the_learning_rate_warms_up_linearly_and_ends_at_its_final_share():
     assert shares[100] == pytest.approx(0.1)
 
 
-def test_norms_and_biases_do_not_decay_by_default_and_nothing_is_forgotten(tiny_module):
+def test_norms_and_biases_do_not_decay_and_nothing_is_forgotten(tiny_module):
     module = tiny_module()
     decayed, kept = parameter_groups(module.model, 0.5)
     assert decayed["weight_decay"] == 0.5
@@ -120,7 +120,3 @@ def test_tokens_seen_counts_the_targets_of_the_steps_done(tiny_module, fit):
     module = tiny_module(max_steps=3)
     fit(module)
     assert module.tokens_seen == 3 * 4 * 11
-
-
-def test_norms_and_biases_decay_where_that_is_chosen(tiny_module):
-    assert [group["weight_decay"] for group in parameter_groups(tiny_module().model, 0.5, decay_vectors=True)] == [0.5, 0.5]
