@@ -74,7 +74,7 @@ def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_m
 
 def test_at_most_five_differences_are_shown(settings, complete):
     complete(settings())
-    different = ModelSettings(n_layer=3, d_model=64, d_mlp=65, n_head=2, dropout=0.1, tied=True, norm_epsilon=1e-6)
+    different = ModelSettings(n_layer=3, d_model=32, d_mlp=65, n_head=2, dropout=0.1, tied=True, norm_epsilon=1e-6)
     with pytest.raises(RunFolderError) as caught:
         RunFolder.prepare(settings(model=different))
     assert str(caught.value).count("asked for") == 5

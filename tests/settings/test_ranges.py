@@ -30,7 +30,7 @@ def test_the_defaults_are_within_their_ranges():
         (Settings(optimizer=OptimizerSettings(learning_rate=0.0)), "optimizer.learning_rate is 0.0; expected a value above 0.0."),
         (Settings(optimizer=OptimizerSettings(learning_rate=math.nan)), "optimizer.learning_rate is nan; expected a finite number."),
         (Settings(data=SyntheticSettings(redraw_probability=1.5)), "data.redraw_probability is 1.5; expected a value at most 1.0."),
-        (Settings(model=ModelSettings(n_head=3)), "model.d_model is 128 and n_head is 3; expected a multiple of n_head."),
+        (Settings(model=ModelSettings(n_head=3)), "model.d_model is 64 and n_head is 3; expected a multiple of n_head."),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_key_and_what_was_expected(settings, line):
