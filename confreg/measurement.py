@@ -81,6 +81,8 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
         raise TypeError(
             f"measure got a {type(model).__name__}; expected a transformers causal language model, or a module with one as .model."
         )
+    if found.get_output_embeddings() is None:
+        raise TypeError(f"measure got a {type(found).__name__} without an unembedding; expected one with a language-model head.")
     return found
 
 

@@ -19,6 +19,7 @@ from confreg.languages.sources import language_of, measured_blocks
 from confreg.models.checkpoints import newest_resumable, step_of
 from confreg.models.runs import save_blocks
 from confreg.records.environment import reproducibility
+from confreg.records.redaction import redacted
 from confreg.records.run_folder import RunFolder
 from confreg.settings import Settings, settings_to_mapping
 
@@ -65,7 +66,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
         folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
         _announce(settings, folder, module, start_step)
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
-    loggers = assembly.loggers_of(settings, folder.path, settings_to_mapping(settings), start_step)
+    loggers = assembly.loggers_of(settings, folder.path, redacted(settings_to_mapping(settings)), start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
     succeeded = False
     try:

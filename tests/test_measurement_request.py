@@ -199,3 +199,8 @@ def test_counts_of_another_vocabulary_are_refused_with_both_sizes(model: PreTrai
 def test_a_request_out_of_range_is_refused_by_name(model: PreTrainedModel, blocks: Blocks) -> None:
     with pytest.raises(SettingError, match=r"batch_blocks is 0; expected a value at least 1"):
         measure(model, blocks, COUNTS, MeasurementRequest(batch_blocks=0))
+
+
+def test_a_model_without_an_unembedding_is_refused_by_name(model: PreTrainedModel, blocks: Blocks) -> None:
+    with pytest.raises(TypeError, match="GPT2Model without an unembedding"):
+        measure(model.transformer, blocks, COUNTS)

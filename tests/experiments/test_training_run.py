@@ -123,7 +123,8 @@ def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp
         with pytest.raises(error):
             train(settings(name="broken"))
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] in ("failed", "interrupted")
-    assert train(settings(name="broken")) == 0
+    again = settings(name="broken") if error is StoppedError else compose_settings([f"resume={tmp_path / 'broken'}"])
+    assert train(again) == 0
     whole, broken = (RecordStore(tmp_path / name / "records") for name in ("whole", "broken"))
     assert all(whole.read(table).equals(broken.read(table)) for table in ("neurons", "model", "spectrum"))
     assert checkpoint_steps(tmp_path / "broken" / "checkpoints") == [0, 1, 2, 3, 4, 6]
