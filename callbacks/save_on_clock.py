@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import Callback
 
 from confreg.models.checkpoints import checkpoint_name, read_manifest
-from confreg.records.durable import sha256_of, sync_folder, write_text_durably
+from confreg.records.durable import sha256_of, sync_path, write_text_durably
 
 
 class SaveOnClock(Callback):
@@ -70,7 +70,7 @@ class SaveOnClock(Callback):
             os.fsync(file.fileno())
         digest = sha256_of(temporary)
         temporary.replace(target)
-        sync_folder(target.parent)
+        sync_path(target.parent)
         manifest = read_manifest(self.folder) | {target.relative_to(self.folder).as_posix(): digest}
         self._write_manifest(manifest)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -18,6 +16,7 @@ from tokenizers import Tokenizer
 
 from confreg.languages.documents import Document, TextError
 from confreg.languages.tokenizers import encode_documents
+from confreg.records.durable import sha256_of, sync_path
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -115,7 +114,8 @@ def complete_folder(target: Path, fill: Callable[[Path], None]) -> Path:
         _sweep(target.parent)
         fill(temporary)
         _write_manifest(temporary)
-        _sync(temporary)
+        for path in [*temporary.iterdir(), temporary]:
+            sync_path(path)
         _rename(temporary, target)
     except OSError as error:
         what = f"{target.parent}: the cache cannot be written ({error.strerror or error})"
@@ -139,30 +139,12 @@ def _rename(temporary: Path, target: Path) -> None:
     except OSError:
         if not (target / MANIFEST).is_file():
             raise  # not somebody who was first
-    _sync_one(target.parent)
+    sync_path(target.parent)
 
 
 def _write_manifest(folder: Path) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=1), encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def check_folder(folder: Path) -> None:
@@ -183,7 +165,7 @@ def check_folder(folder: Path) -> None:
             raise TextError(f"{path}: is missing from the cache. {again}")
         if path.stat().st_size != n_bytes:
             raise TextError(f"{path}: has {path.stat().st_size} bytes; expected {n_bytes}. {again}")
-        if _sha256(path) != sha256:
+        if sha256_of(path) != sha256:
             raise TextError(f"{path}: its bytes are not those that were written (SHA-256 differs). {again}")
 
 

@@ -35,7 +35,7 @@ def write_durably(path: Path, write: Callable[[BinaryIO], None]) -> str:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync_path(path.parent)
     return digest
 
 
@@ -55,11 +55,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the renames inside a folder survive a power cut, where the system allows to open folders."""
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the renames inside a folder, survive a power cut; where the system cannot open folders, do nothing."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -9,7 +9,7 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
-from confreg.records.durable import sync_folder
+from confreg.records.durable import sync_path
 from confreg.records.run_lock import RunFolderError, is_alive, read_lock, start_of
 from confreg.settings import RunSettings
 from confreg.settings.run import is_safe_name
@@ -72,5 +72,5 @@ def take_place(hidden: Path, target: Path) -> None:
         if old.exists():
             old.rename(target)
         raise
-    sync_folder(target.parent)
+    sync_path(target.parent)
     shutil.rmtree(old, ignore_errors=True)
