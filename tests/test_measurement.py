@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from confreg import Blocks, MeasurementRequest, measure
 from confreg.models.build import build_model
 from confreg.models.checkpoints import weights_sha256
+from confreg.models.families import FAMILIES
 from confreg.settings import ModelSettings
 
 N_VOCAB, N_TOKENS, N_NEURONS, D_MODEL = 19, 10, 12, 16
@@ -31,10 +32,22 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+# where each family keeps its last down projection and its final norm, written by hand
+PARTS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "gpt2": lambda model: (model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f),
+    "gpt_neox": lambda model: (model.gpt_neox.layers[-1].mlp.dense_4h_to_h, model.gpt_neox.final_layer_norm),
+    "llama": lambda model: (model.model.layers[-1].mlp.down_proj, model.model.norm),
+}
+
+
 @pytest.fixture
 def model() -> PreTrainedModel:
+    return make_model("gpt2")
+
+
+def make_model(family: str) -> PreTrainedModel:
     """In training mode, with dropout, and with gains and biases that matter."""
-    settings = ModelSettings(n_layer=2, d_model=D_MODEL, d_mlp=N_NEURONS, n_head=2, dropout=0.3)
+    settings = ModelSettings(family=family, n_layer=2, d_model=D_MODEL, d_mlp=N_NEURONS, n_head=2, dropout=0.3)
     model, generator = build_model(settings, N_VOCAB, N_TOKENS, seed=0), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -55,7 +68,10 @@ def blocks() -> Blocks:
 def predictions(model: PreTrainedModel, blocks: Blocks, neuron: int | None = None, frozen_norm: bool = False) -> tuple[Tensor, Tensor]:
     """Log-probabilities and activations at the scored positions, one neuron replaced by hooks on the real model in float64."""
     model = copy.deepcopy(model).double().eval()
-    projection, norm, seen = model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f, {}
+    projection, norm, seen = *PARTS[model.config.model_type](model), {}
+    centred = isinstance(norm, torch.nn.LayerNorm)
+    centre: Callable[[Tensor], Tensor] = (lambda x: x - x.mean(-1, keepdim=True)) if centred else lambda x: x
+    epsilon, bias = (norm.eps, norm.bias) if centred else (norm.variance_epsilon, 0.0)
 
     def look(name: str) -> Any:
         return lambda _module, inputs: seen.update({name: inputs[0]})
@@ -65,7 +81,7 @@ def predictions(model: PreTrainedModel, blocks: Blocks, neuron: int | None = Non
         model(input_ids=blocks.reference)
         mean = seen["activations"].mean((0, 1))
         log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
-        activations, scale = seen["activations"], (seen["residual"].var(-1, correction=0, keepdim=True) + norm.eps).sqrt()
+        activations, scale = seen["activations"], (centre(seen["residual"]).square().mean(-1, keepdim=True) + epsilon).sqrt()
         for handle in handles:
             handle.remove()
         if neuron is not None:
@@ -73,7 +89,7 @@ def predictions(model: PreTrainedModel, blocks: Blocks, neuron: int | None = Non
             changed[..., neuron] = mean[neuron]
             projection.register_forward_pre_hook(lambda _module, _inputs: (changed,))
             if frozen_norm:
-                norm.register_forward_hook(lambda _module, x, _out: norm.weight * (x[0] - x[0].mean(-1, keepdim=True)) / scale + norm.bias)
+                norm.register_forward_hook(lambda _module, x, _out: norm.weight * centre(x[0]) / scale + bias)
             log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
     scored = blocks.scored_positions()
     return log_probs[scored], activations[scored]
@@ -87,7 +103,9 @@ def column(records: dict[str, pa.Table], table: str, name: str) -> np.ndarray:
     return records[table][name].to_numpy(zero_copy_only=False).astype(float)
 
 
-def test_effects_of_every_neuron_are_those_of_the_model_ablated_by_hooks(model: PreTrainedModel, blocks: Blocks) -> None:
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_effects_of_every_neuron_are_those_of_the_model_ablated_by_hooks(family: str, blocks: Blocks) -> None:
+    model = make_model(family)
     records = measure(model, blocks, COUNTS)
     targets = blocks.measured.roll(-1, 1)[blocks.scored_positions()].unsqueeze(-1)
     log_q = ((COUNTS + 1).double() / (COUNTS + 1).sum()).log()

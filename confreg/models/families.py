@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import GPT2Config, PreTrainedConfig, PreTrainedModel
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from confreg.settings import ModelSettings
@@ -43,6 +43,42 @@ def _configure_gpt2(settings: ModelSettings, vocabulary_size: int, block_length:
     )
 
 
+def _configure_gpt_neox(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
+    return GPTNeoXConfig(
+        vocab_size=vocabulary_size,
+        max_position_embeddings=block_length,
+        hidden_size=settings.d_model,
+        num_hidden_layers=settings.n_layer,
+        num_attention_heads=settings.n_head,
+        intermediate_size=settings.d_mlp,
+        hidden_act=settings.activation,
+        hidden_dropout=settings.dropout,
+        attention_dropout=settings.dropout,
+        layer_norm_eps=settings.norm_epsilon,
+        tie_word_embeddings=settings.tied,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def _configure_llama(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary_size,
+        max_position_embeddings=block_length,
+        hidden_size=settings.d_model,
+        num_hidden_layers=settings.n_layer,
+        num_attention_heads=settings.n_head,
+        intermediate_size=settings.d_mlp,
+        hidden_act=settings.activation,
+        attention_dropout=settings.dropout,  # the only dropout that this family has
+        rms_norm_eps=settings.norm_epsilon,
+        tie_word_embeddings=settings.tied,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+
+
 FAMILIES = {
     "gpt2": Family(
         configure=_configure_gpt2,
@@ -50,6 +86,20 @@ FAMILIES = {
         down_projection="mlp.c_proj",
         final_norm="transformer.ln_f",
         norm_centres=True,
+    ),
+    "gpt_neox": Family(
+        configure=_configure_gpt_neox,
+        blocks="gpt_neox.layers",
+        down_projection="mlp.dense_4h_to_h",
+        final_norm="gpt_neox.final_layer_norm",
+        norm_centres=True,
+    ),
+    "llama": Family(
+        configure=_configure_llama,
+        blocks="model.layers",
+        down_projection="mlp.down_proj",
+        final_norm="model.norm",
+        norm_centres=False,
     ),
 }
 

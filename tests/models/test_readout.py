@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from confreg.models.families import last_down_projection
+from confreg.models.build import build_model
+from confreg.models.families import FAMILIES, last_down_projection
 from confreg.models.readout import Captured, Readout, capture, undisturbed
 from confreg.neurons.frequency import Frequency
+from confreg.settings import ModelSettings
 
 Maker = Callable[..., PreTrainedModel]
 EVERYWHERE = torch.ones(3, 10, dtype=torch.bool)
@@ -167,3 +169,19 @@ def test_the_scale_after_removing_a_write_that_is_nearly_all_of_the_residual_kee
     write = model.transformer.h[1].mlp.c_proj.weight[4].detach().double()
     rest = at.residual.double() - at.activations[:, 4:5].double() * write
     torch.testing.assert_close(ablation.scale(baseline.scale)[:, 4], readout.scale(rest), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_has_its_logits_rebuilt_and_its_neurons_behind_the_gate(family: str, tied: bool, tokens: Tensor) -> None:
+    model = build_model(ModelSettings(family=family, n_layer=2, d_model=16, d_mlp=12, n_head=2, tied=tied), 19, 10, seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    readout, captured = Readout.of(model), capture(model, tokens)
+    assert captured.activations.shape == (3, 10, 12)
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+    baseline = readout.baseline(captured.at(EVERYWHERE, tokens, torch.arange(3)), FREQUENCY)
+    torch.testing.assert_close(baseline.log_probs(), captured.logits[EVERYWHERE].log_softmax(-1), atol=2e-5, rtol=1e-5)
+    assert readout.residual_is_centred == (family != "llama")
