@@ -98,6 +98,7 @@ class _Measurement:
     def records(self, identity: Mapping[str, object]) -> Records:
         self.readout = Readout.of(self.model)
         vocabulary_size, d_model = self.readout.unembedding.shape
+        self._check_truth(vocabulary_size)
         self.frequency = Frequency.of(self.token_counts, vocabulary_size, like=self.readout.unembedding)
         values, directions = singular_directions(self.readout.unembedding, self.readout.residual_is_centred)
         default = default_null_dimensions(d_model, vocabulary_size, self.readout.residual_is_centred)
@@ -110,6 +111,11 @@ class _Measurement:
             "model": table_of("model", model, 1, identity),
             "spectrum": table_of("spectrum", {"index": range(len(values)), "singular_value": values.cpu()}, len(values), identity),
         }
+
+    def _check_truth(self, vocabulary_size: int) -> None:
+        truth = self.blocks.bayes_log_probs
+        if truth is not None and truth.shape[-1] != vocabulary_size:
+            raise ValueError(f"bayes_log_probs is over {truth.shape[-1]} tokens; expected the model's {vocabulary_size}.")
 
     def _measure_positions(self) -> None:
         """One pass over the measured blocks: values at each position, and effects of the layer and of every control draw."""

@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import install_import_hook
+
+# shapes in annotations are checked while the tests run; before anything of confreg is imported
+HOOK = install_import_hook(["confreg.neurons", "confreg.models", "confreg.languages.truth"], "beartype.beartype")
+
 import lightning.pytorch as pl
 import pytest
 import torch

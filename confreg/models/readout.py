@@ -54,7 +54,7 @@ class Readout:
         """Dimensions of the residual that the final norm lets through."""
         return self.unembedding.shape[1] - int(self.residual_is_centred)
 
-    def normed_residual(self, residual: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
+    def normed_residual(self, residual: Float[Tensor, "*position d_model"]) -> Float[Tensor, "*position d_model"]:
         """Px: centred where the norm centres."""
         return residual - residual.mean(-1, keepdim=True) if self.residual_is_centred else residual
 

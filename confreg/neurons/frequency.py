@@ -32,8 +32,11 @@ class Frequency:
         return cls(log_probs.to(like), frequency_direction(log_probs).to(like), zero_count_share(token_counts))
 
 
-def frequency_log_probs(token_counts: Int[Tensor, "vocab"]) -> Float[Tensor, "vocab"]:
+def frequency_log_probs(token_counts: Tensor) -> Float[Tensor, "vocab"]:
     """Nats, float64: log of (count + 1) / sum (count + 1).
+
+    Args:
+        token_counts: int64 [vocab]; checked here, since it comes from the user.
 
     Raises:
         ValueError: where a count is negative or there is none.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def mean_over_reference_tokens(activations: Iterable[Float[Tensor, "*position neuron"]]) -> Float[Tensor, "neuron"]:
+def mean_over_reference_tokens(activations: Iterable[Float[Tensor, "... neuron"]]) -> Float[Tensor, "neuron"]:
     """Mean activation of each neuron over every position of every given batch, the first positions included.
 
     Returns:

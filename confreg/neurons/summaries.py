@@ -50,9 +50,6 @@ def position_values(
     truth_log_probs: Float[Tensor, "position vocab"] | None,
 ) -> Columns:
     """What the model predicts at each scored position, one value each; nats.
-
-    Raises:
-        ValueError: where the truth is of another vocabulary.
     """
     top_probability, top = log_probs.exp().max(-1)
     values = {
@@ -64,8 +61,6 @@ def position_values(
         "top_is_target": top == targets,
     }
     if truth_log_probs is not None:
-        if truth_log_probs.shape != log_probs.shape:
-            raise ValueError(f"bayes_log_probs is over {truth_log_probs.shape[-1]} tokens; expected the model's {log_probs.shape[-1]}.")
         values["bayes_loss"] = loss_nats(truth_log_probs, targets)
         values["bayes_entropy"] = entropy_nats(truth_log_probs)
         values["bayes_kl"] = kl_from_truth(truth_log_probs, log_probs.double())
