@@ -49,8 +49,7 @@ def position_values(
     frequency_log_probs: Float[Tensor, "vocab"],
     truth_log_probs: Float[Tensor, "position vocab"] | None,
 ) -> Columns:
-    """What the model predicts at each scored position, one value each; nats.
-    """
+    """What the model predicts at each scored position, one value each; nats."""
     top_probability, top = log_probs.exp().max(-1)
     values = {
         "loss": loss_nats(log_probs, targets),
