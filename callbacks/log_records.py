@@ -14,12 +14,13 @@ from confreg.records.store import RecordStore
 
 
 class LogRecords(Callback):
-    """Log the scalars of every step that is complete in the store, once and in order.
+    """Log the scalars of every step that is complete in the store, once for each process and in order.
 
     Args:
         store: of the records; any process may have written them.
 
-    W&B gets them on the axis ``clock/step`` (optimizer steps done); every other logger by its own ``log_metrics`` at that step.
+    A resumed run has loggers of its own, which get the earlier steps too: each mirror is whole. W&B gets the scalars on the axis
+    ``clock/step`` (optimizer steps done); every other logger by its own ``log_metrics`` at that step.
     """
 
     def __init__(self, store: RecordStore) -> None:
@@ -54,11 +55,3 @@ class LogRecords(Callback):
                 logger.log_on_clock(scalars, step)
             else:
                 logger.log_metrics(scalars, step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The last step that was logged."""
-        return {"last_logged": self.last_logged}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind it."""
-        self.last_logged = int(state_dict["last_logged"])

@@ -7,10 +7,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from confreg.languages.blocks import Blocks
-from confreg.measurement import Records, measure
+from confreg.measurement import Records, causal_model, measure
+from confreg.models.checkpoints import weights_sha256
 from confreg.records.schema import TABLES
 from confreg.records.store import RecordStore
 from confreg.settings import MeasurementRequest
@@ -26,7 +28,8 @@ class MeasureOnClock(Callback):
         token_counts: one count for each vocabulary id.
         steps: optimizer steps to measure at, with ``when="clock"``; 0 is before the first update.
         request: one request for all steps, or a function of the step.
-        store: where the records go durably, a step that is complete there is not measured again; None keeps the latest only.
+        store: where the records go durably, a step that is complete there with the same
+            weights is not measured again; None keeps the latest only.
         when: "clock" for the given steps; "validation" after every validation, also under ``trainer.validate``.
 
     The module may be any that ``confreg.measure`` takes. ``tokens_seen`` of the module, if there is one, goes into the rows.
@@ -71,15 +74,26 @@ class MeasureOnClock(Callback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int | None) -> None:
         self._last_step = step
-        if trainer.is_global_zero and not self._is_stored(step):
+        if trainer.is_global_zero and not self._is_stored(step, pl_module):
             request = self.request(step or 0) if callable(self.request) else self.request
             tokens_seen = getattr(pl_module, "tokens_seen", None)
             self.latest = measure(pl_module, self.blocks, self.token_counts, request, step=step, tokens_seen=tokens_seen)
             self._store(step)
         trainer.strategy.barrier("confreg measurement")
 
-    def _is_stored(self, step: int | None) -> bool:
-        return self.store is not None and step is not None and all(self.store.has(table, step) for table in TABLES)
+    def _is_stored(self, step: int | None, pl_module: pl.LightningModule) -> bool:
+        """Whether these very weights were measured; rows of other weights give way, since the checkpoints do so too."""
+        if self.store is None or step is None or not all(self.store.has(table, step) for table in TABLES):
+            return False
+        measured = self.store.read("model", step)["weights_sha256"][0].as_py()
+        if measured == weights_sha256(causal_model(pl_module)):
+            return True
+        rank_zero_warn(
+            f"The records of step {step} describe other weights than those that this process has at that step; they are measured anew. "
+            "It does not repeat the earlier process to the bit: compare its threads, versions and machine in run.json."
+        )
+        self.store.remove(step)
+        return False
 
     def _store(self, step: int | None) -> None:
         if self.store is not None and step is not None and self.latest is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,11 @@ class ClockWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run, made at the first call; no login is ever asked for offline."""
         if self._experiment is None:
-            quiet = wandb.Settings(console="off", silent=True, save_code=False, disable_git=True, x_save_requirements=False)
-            self._experiment = wandb.init(reinit="create_new", settings=quiet, **self._about)
+            quiet = wandb.Settings(
+                console="off", silent=True, save_code=False, disable_git=True, x_save_requirements=False, x_disable_meta=True
+            )
+            with _cache_in(Path(self._about["dir"]) / "wandb" / "cache"):
+                self._experiment = wandb.init(reinit="create_new", settings=quiet, **self._about)
             self._define_axes(self._experiment)
         return self._experiment
 
@@ -68,11 +73,23 @@ class ClockWandbLogger(WandbLogger):
         self.experiment.log({"clock/step": step, **scalars})
 
     @rank_zero_only
-    def close(self, succeeded: bool) -> Path | None:
-        """Finish the run if it was begun; its offline folder, or None."""
+    def close(self, succeeded: bool) -> tuple[str, Path] | None:
+        """Finish the run if it was begun; its id and its folder, or None."""
         if self._experiment is None:
             return None
-        folder = Path(self._experiment.dir).parent if self._experiment.dir else None
+        about = str(self._experiment.id), Path(self._experiment.dir).parent
         self._experiment.finish(exit_code=0 if succeeded else 1)
         self._experiment = None
-        return folder
+        return about
+
+
+@contextlib.contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """W&B's service reads where its own logs go when it starts; a choice of the user's stays."""
+    chosen = "WANDB_CACHE_DIR" in os.environ
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder))
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["WANDB_CACHE_DIR"]

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, SaveOnClock
 from confreg.clock import clock_steps
 from confreg.languages.blocks import Blocks, Language
+from confreg.records.run_folder import RunFolder
 from confreg.records.store import RecordStore
 from confreg.settings import Settings
 from confreg.training.data_module import LanguageBlocks
@@ -86,13 +87,13 @@ def callbacks_of(settings: Settings, folder: Path, blocks: Blocks, token_counts:
     return callbacks
 
 
-def loggers_of(settings: Settings, folder: Path, config: dict[str, Any], start_step: int) -> list[Logger]:
+def loggers_of(settings: Settings, folder: RunFolder, config: dict[str, Any], start_step: int) -> list[Logger]:
     """CSV and W&B, as chosen; a resumed run opens a CSV of its own, because Lightning empties one that it finds."""
     loggers: list[Logger] = []
     if settings.logger.csv:
-        loggers.append(CSVLogger(folder, name="csv", version=f"from_step={start_step:08d}"))
+        loggers.append(CSVLogger(folder.path, name="csv", version=f"from_step={start_step:08d}"))
     if settings.logger.wandb.mode != "disabled":
-        loggers.append(ClockWandbLogger(folder, settings.logger.wandb, f"{settings.run.name}", config))
+        loggers.append(ClockWandbLogger(folder.path, settings.logger.wandb, config["run"]["name"], config))
     return loggers
 
 

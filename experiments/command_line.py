@@ -15,7 +15,14 @@ import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
 from omegaconf import DictConfig
 
-from confreg.experiments.composition import CONFIG_MODULE, check_model_names, compose_settings, settings_of, with_quoted_paths
+from confreg.experiments.composition import (
+    CONFIG_MODULE,
+    check_model_names,
+    check_surroundings,
+    compose_settings,
+    settings_of,
+    with_quoted_paths,
+)
 from confreg.experiments.schemas import register_schemas
 from confreg.experiments.sweeps import as_override, job_settings, sweep_folder, sweep_jobs, write_sweep
 from confreg.settings import SettingError, Settings
@@ -84,6 +91,7 @@ def _run(name: str, task: Task, arguments: list[str]) -> int:
     elif not (flags.help or flags.hydra_help or flags.shell_completion):
         job.settings = compose_settings(flags.overrides, flags.config_dir, config_name)
         check_model_names(job.settings)
+        check_surroundings(job.settings)
     register_schemas()
     hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name, version_base="1.3")(job)()
     if job.error is not None:
@@ -96,6 +104,7 @@ def _prepare_sweep(job: _Job, flags: argparse.Namespace, config_name: str) -> No
     jobs = sweep_jobs(flags.overrides, flags.config_dir, config_name)
     for _, settings in jobs:
         check_model_names(settings)
+        check_surroundings(settings)
     job.sweep, folder = sweep_folder(jobs)
     write_sweep(folder, jobs)
     if not any(each.startswith("hydra.sweep.dir=") for each in flags.overrides):

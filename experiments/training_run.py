@@ -10,19 +10,22 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from torch import Tensor
 
 from confreg.callbacks import ClockWandbLogger
 from confreg.experiments import assembly
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
+from confreg.languages.blocks import Language
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.models.checkpoints import newest_resumable, step_of
-from confreg.models.runs import save_blocks
-from confreg.records.environment import reproducibility
+from confreg.models.runs import save_blocks, saved_token_counts
+from confreg.records.environment import now, reproducibility
 from confreg.records.redaction import redacted
-from confreg.records.run_folder import RunFolder
+from confreg.records.run_folder import RunFolder, load_settings
 from confreg.settings import Settings, settings_to_mapping
 
+PAGE = "report.html"
 console = Console(stderr=False)
 
 
@@ -33,15 +36,22 @@ def train(settings: Settings) -> int:
     """
     with RunFolder.prepare(settings) as folder:
         if folder.is_finished:
-            _say(f"{folder.target} is finished already. Its page: {folder.target / 'report.html'}")
-            return 0
-        _quiet()
-        _fit(settings, folder)
-        if folder.is_writer and settings.callbacks.measure:
-            folder.finish()
-            write_page(folder.path)
+            _say(f"{folder.target} is finished already.")
+            if not (folder.target / PAGE).exists():
+                _draw(settings, folder)
+        else:
+            _quiet()
+            _fit(settings, folder)
+            folder.update_run_json(status="finished", finished=now())  # what the page shall say; it is part of a complete run
+            _draw(settings, folder)
     _report(settings, folder)
     return 0
+
+
+@rank_zero_only
+def _draw(settings: Settings, folder: RunFolder) -> None:
+    if settings.callbacks.measure:
+        write_page(folder.path)
 
 
 def _quiet() -> None:
@@ -57,7 +67,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     folder.update_run_json(reproducibility=reproducibility())
     language = language_of(settings.data, settings.seed)
     blocks = measured_blocks(language, settings.measure, settings.seed)
-    token_counts = language.token_counts(assembly.n_train_blocks_read(settings))
+    token_counts = _token_counts(settings, folder, language)
     resume_from = newest_resumable(folder.path / "checkpoints") if folder.is_resumed else None
     start_step = step_of(resume_from) if resume_from else 0
     module = assembly.module_of(settings, language)
@@ -66,7 +76,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
         folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
         _announce(settings, folder, module, start_step)
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
-    loggers = assembly.loggers_of(settings, folder.path, redacted(settings_to_mapping(settings)), start_step)
+    loggers = assembly.loggers_of(settings, folder, redacted(settings_to_mapping(load_settings(folder.path))), start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
     succeeded = False
     try:
@@ -77,15 +87,31 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
             raise KeyboardInterrupt from error
         raise
     finally:
-        _close(folder, [each for each in loggers if isinstance(each, ClockWandbLogger)], succeeded)
+        _close(settings, folder, [each for each in loggers if isinstance(each, ClockWandbLogger)], succeeded)
     folder.update_run_json(steps=trainer.global_step, tokens_seen=module.tokens_seen)
 
 
-def _close(folder: RunFolder, loggers: list[ClockWandbLogger], succeeded: bool) -> None:
+def _close(settings: Settings, folder: RunFolder, loggers: list[ClockWandbLogger], succeeded: bool) -> None:
+    """Finish the W&B runs, keep where they are (a resumed run has several), and say how to send them."""
     for logger in loggers:
-        offline = logger.close(succeeded)
-        if offline is not None and folder.is_writer:
-            folder.update_run_json(wandb={"id": logger.version, "folder": os.path.relpath(offline, folder.path)})
+        about = logger.close(succeeded)
+        if about is None or not folder.is_writer:
+            continue
+        runs = folder.read_run_json().get("wandb") or []
+        entry = {"id": about[0], "folder": os.path.relpath(about[1], folder.path)}
+        folder.update_run_json(wandb=[*runs, entry])
+        if settings.logger.wandb.mode == "offline" and (succeeded or folder.path == folder.target):
+            paths = " ".join(str(folder.target / each["folder"]) for each in (*runs, entry))
+            _say(f"W&B, for those with an account: wandb sync {paths}")
+
+
+def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> Tensor:
+    """Counts over all that the run reads; a resumed run has them already."""
+    if (kept := saved_token_counts(folder.path)) is not None:
+        return kept
+    n_blocks = assembly.n_train_blocks_read(settings)
+    _say(f"Counting the tokens of the training part ({n_blocks:,} blocks).")
+    return language.token_counts(n_blocks)
 
 
 def _model_facts(module: pl.LightningModule) -> dict[str, int]:
@@ -110,10 +136,7 @@ def _report(settings: Settings, folder: RunFolder) -> None:
     run = folder.target
     if settings.callbacks.measure:
         console.print(named_neurons_table(run))
-    wandb = folder.read_run_json().get("wandb") or {}
-    if wandb and settings.logger.wandb.mode == "offline":
-        _say(f"W&B, for those with an account: wandb sync {run / wandb['folder']}")
-    page = run / "report.html"
+    page = run / PAGE
     _say(f"Page: {page}" if page.exists() else f"Run folder: {run}")
 
 

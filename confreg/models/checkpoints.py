@@ -30,6 +30,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
         return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'manifest.json'} is damaged ({error}). Delete the checkpoints folder and train anew.") from error
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from jaxtyping import Int
@@ -15,7 +14,7 @@ from confreg.languages.blocks import Blocks
 from confreg.languages.sources import language_of
 from confreg.models.build import build_model
 from confreg.models.checkpoints import checkpoint_path
-from confreg.records.durable import write_durably
+from confreg.records.durable import write_bytes_durably
 from confreg.records.run_folder import load_settings
 from confreg.settings import SyntheticSettings
 
@@ -29,16 +28,18 @@ def save_blocks(run: Path, blocks: Blocks, token_counts: Int[Tensor, "vocab"]) -
         "reference": blocks.reference,
         "measured": blocks.measured,
         "scored": blocks.scored_positions(),
-        "documents": blocks.clusters(),
+        "documents": blocks.clusters() if blocks.documents is None else blocks.documents,
         "excluded_ids": torch.tensor(blocks.excluded_ids, dtype=torch.int64),
         "token_counts": token_counts,
     }
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_durably(run / BLOCKS_FILE, lambda file: _write(file, content))
+    write_bytes_durably(run / BLOCKS_FILE, content)
 
 
-def _write(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+def saved_token_counts(run: Path) -> Int[Tensor, "vocab"] | None:
+    """The counts that an earlier process of the run kept, or None."""
+    path = run / BLOCKS_FILE
+    return load(path.read_bytes())["token_counts"] if path.exists() else None
 
 
 def open_run(run: str | Path, step: int) -> tuple[PreTrainedModel, Blocks, Int[Tensor, "vocab"]]:

@@ -41,7 +41,11 @@ def write_durably(path: Path, write: Callable[[BinaryIO], None]) -> str:
 
 def write_text_durably(path: Path, text: str) -> str:
     """The same for text, as UTF-8 with newlines as they are."""
-    content = text.encode("utf-8")
+    return write_bytes_durably(path, text.encode("utf-8"))
+
+
+def write_bytes_durably(path: Path, content: bytes) -> str:
+    """The same for content that is in memory."""
 
     def write(file: BinaryIO) -> None:
         file.write(content)

@@ -31,7 +31,19 @@ def take_lock(folder: Path) -> None:
             return
         except FileExistsError:
             refuse_if_held(folder)
-        path.unlink(missing_ok=True)
+        _set_aside(path)
+
+
+def _set_aside(path: Path) -> None:
+    """Remove a dead process's lock; one that a third process has put in its place meanwhile goes back."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        holder = _read(aside)
+        if holder is not None and is_alive(holder):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
 
 
 def refuse_if_held(folder: Path) -> None:
@@ -57,8 +69,12 @@ def release_lock(folder: Path) -> None:
 
 def read_lock(folder: Path) -> dict[str, Any] | None:
     """Who holds a folder: pid, host and start of the process; None when nobody does or the file says nothing sensible."""
+    return _read(folder / NAME)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
-        holder = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        holder = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(holder, dict) and isinstance(holder.get("pid"), int):
             return holder
     return None

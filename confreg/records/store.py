@@ -38,7 +38,7 @@ class RecordStore:
         manifest = self._manifest()
         digest = write_durably(path, lambda file: pq.write_table(rows, file))
         manifest[self._key(path)] = digest
-        write_text_durably(self._manifest_path, json.dumps(manifest, indent=0, sort_keys=True) + "\n")
+        self._write_manifest(manifest)
 
     def steps(self, table: str) -> list[int]:
         """Steps of which this table is complete, in order."""
@@ -50,6 +50,14 @@ class RecordStore:
     def has(self, table: str, step: int) -> bool:
         """Whether this step of this table is complete."""
         return step in self.steps(table)
+
+    def remove(self, step: int) -> None:
+        """Forget every table's rows of a step; the manifest goes first, so that a kill in between leaves none of them half there."""
+        manifest = self._manifest()
+        keys = [key for key in manifest if key.endswith(f"/step={step:08d}.parquet")]
+        self._write_manifest({key: digest for key, digest in manifest.items() if key not in keys})
+        for key in keys:
+            (self.folder / key).unlink(missing_ok=True)
 
     def read(self, table: str, step: int | None = None) -> pa.Table:
         """Rows of one step, or of all steps in their order.
@@ -82,6 +90,9 @@ class RecordStore:
             return {}
         except json.JSONDecodeError as error:
             raise RecordError(f"{self._manifest_path} is no JSON ({error}). Delete the records folder and measure again.") from error
+
+    def _write_manifest(self, manifest: dict[str, str]) -> None:
+        write_text_durably(self._manifest_path, json.dumps(manifest, indent=0, sort_keys=True) + "\n")
 
     def _path(self, table: str, step: int) -> Path:
         return self.folder / table / f"step={step:08d}.parquet"

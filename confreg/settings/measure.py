@@ -32,8 +32,8 @@ class MeasurementRequest:
     control_draws: int = setting(0, at_least=0)  # random output directions with the layer's norms
     control_seed: int = setting(0, at_least=0)
     share_floor_nats: float = setting(1e-6, above=0.0)  # a share of a smaller effect is null
-    memory_mib: int = setting(512, at_least=16)  # above the model
-    batch_blocks: int = setting(16, at_least=1)  # blocks in one forward pass
+    memory_mib: int = setting(512, at_least=16)  # temporaries of the ablations; logits come on top, see batch_blocks
+    batch_blocks: int = setting(16, at_least=1)  # blocks in one forward pass: their logits, and five times those of the scored, are kept
     rules: SelectionRules = field(default_factory=SelectionRules)
 
 

@@ -29,7 +29,7 @@ class ModelSettings:
 
 @dataclass
 class OptimizerSettings:
-    """AdamW with warm-up and cosine; norms and biases do not decay."""
+    """AdamW; norms and biases do not decay. Warm-up, then half a cosine down to a share of the peak; a share of 1 keeps it constant."""
 
     learning_rate: float = setting(3e-3, above=0.0)
     weight_decay: float = setting(1.0, at_least=0.0)

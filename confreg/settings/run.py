@@ -121,3 +121,7 @@ class Settings:
     run: RunSettings = field(default_factory=RunSettings)
     seed: int = setting(0, at_least=0)
     resume: str | None = None  # a run folder to go on with
+
+    def complaints(self) -> Iterator[str]:
+        if self.callbacks.measure and self.callbacks.measure_when == "validation" and self.trainer.validation_batches == 0:
+            yield "callbacks.measure_when is 'validation' and trainer.validation_batches is 0; expected at least 1, or the clock."

@@ -64,13 +64,13 @@ class LanguageModule(pl.LightningModule):
         self.max_steps, self.tokens_per_step, self.seed = max_steps, tokens_per_step, seed
         self.model = build_model(ModelSettings(**model), vocabulary_size, block_length, seed)
         self.loaded_step: int | None = None
-        self.validation_loss = MeanMetric(nan_strategy="error")
-        self.validation_entropy = MeanMetric(nan_strategy="error")
+        self.validation_loss = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
+        self.validation_entropy = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
 
     @property
     def tokens_seen(self) -> int:
         """Target tokens of all optimizer steps done, over all ranks."""
-        return self.global_step * self.tokens_per_step
+        return (self.global_step or self.loaded_step or 0) * self.tokens_per_step
 
     def forward(self, tokens: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"]:
         """Logits at every position."""
@@ -94,21 +94,31 @@ class LanguageModule(pl.LightningModule):
         """
         loss = next_token_loss(self(batch), batch)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"train/loss is {loss.item()} at optimizer step {self.global_step}; expected a finite number. "
-                "Lower optimizer.learning_rate, or lengthen optimizer.warmup_steps; the checkpoints before this step are whole."
-            )
+            raise FloatingPointError(self._not_finite("train/loss", loss))
         self.log("train/loss", loss.detach())
         return loss
 
     def validation_step(self, batch: Int[Tensor, "block token"], batch_idx: int) -> None:
-        """Loss and entropy over all predicted positions, in nats."""
+        """Loss and entropy over all predicted positions, in nats.
+
+        Raises:
+            FloatingPointError: where one of them is not finite.
+        """
         logits = self(batch)
         log_probs = logits[:, :-1].float().log_softmax(-1)
-        self.validation_loss.update(next_token_loss(logits, batch), weight=batch[:, 1:].numel())
-        self.validation_entropy.update(-(log_probs.exp() * log_probs).sum(-1))
+        loss, entropy = next_token_loss(logits, batch), -(log_probs.exp() * log_probs).sum(-1)
+        if not (torch.isfinite(loss) and torch.isfinite(entropy).all()):
+            raise FloatingPointError(self._not_finite("val/loss", loss))
+        self.validation_loss.update(loss, weight=batch[:, 1:].numel())
+        self.validation_entropy.update(entropy)
         self.log("val/loss", self.validation_loss, prog_bar=True)
         self.log("val/entropy", self.validation_entropy)
+
+    def _not_finite(self, name: str, value: Tensor) -> str:
+        return (
+            f"{name} is {value.item()} at optimizer step {self.global_step}; expected finite numbers. "
+            "Lower optimizer.learning_rate, or lengthen optimizer.warmup_steps; the checkpoints before this step are whole."
+        )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine."""

@@ -40,6 +40,15 @@ def test_a_step_that_is_complete_is_not_measured_again(tiny_module, fit, tiny_bl
     assert store.steps("model") == [0, 2]
 
 
+def test_records_of_other_weights_give_way_so_that_rows_and_checkpoints_stay_together(tiny_module, fit, tiny_blocks, tiny_counts, store):
+    fit(tiny_module(max_steps=2), MeasureOnClock(tiny_blocks, tiny_counts, [0, 2], store=store))
+    before = store.read("model")["weights_sha256"].to_pylist()
+    with pytest.warns(UserWarning, match="step 0 describe other weights"):
+        fit(tiny_module(max_steps=2, seed=1), MeasureOnClock(tiny_blocks, tiny_counts, [0, 2], store=store))
+    assert store.steps("neurons") == [0, 2]
+    assert not set(before) & set(store.read("model")["weights_sha256"].to_pylist())
+
+
 def test_live_rows_are_those_of_measuring_the_same_weights_alone(tiny_module, fit, tiny_blocks, tiny_counts, store):
     module = tiny_module(max_steps=3)
     request = MeasurementRequest(control_draws=2, control_seed=5)
@@ -73,6 +82,7 @@ def test_it_also_runs_under_validate_of_a_checkpoint(tiny_module, fit, tiny_bloc
     loader = DataLoader(list(tiny_language.measured.split(4)), batch_size=None)
     trainer.validate(tiny_module(max_steps=4), loader, ckpt_path=tmp_path / "c" / "step=00000004.ckpt", verbose=False)
     assert RecordStore(tmp_path / "r").steps("model") == [4]
+    assert RecordStore(tmp_path / "r").read("model")["tokens_seen"].to_pylist() == [4 * 44]
 
 
 def test_training_with_everything_on_equals_training_with_nothing_to_the_bit(

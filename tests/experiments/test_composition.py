@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from confreg.experiments.composition import check_model_names, compose_settings, with_quoted_paths
+from confreg.experiments.composition import check_model_names, check_surroundings, compose_settings, with_quoted_paths
 from confreg.records.run_folder import RunFolder
 from confreg.settings import ModelSettings, RunSettings, SettingError, Settings, TextSettings, setting_types
 
@@ -229,3 +229,22 @@ def test_composing_makes_no_folder():
     compose_settings(["debug=limit"])
     refusal(["sed=1"])
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.source=nowhere", "data.source is 'nowhere', which does not exist"),
+        ("trainer.accelerator=mps", "trainer.accelerator is 'mps'"),
+    ],
+)
+def test_what_this_machine_does_not_have_is_refused_before_any_folder(override, text, monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    settings = compose_settings(["data=text", override])
+    with pytest.raises(SettingError, match=text):
+        check_surroundings(settings)
+
+
+def test_a_validation_hook_without_validation_is_refused():
+    with pytest.raises(SettingError, match="validation_batches is 0"):
+        compose_settings(["callbacks=validation", "trainer.validation_batches=0"])

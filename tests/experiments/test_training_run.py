@@ -11,6 +11,7 @@ from confreg import MeasurementRequest, measure, open_run
 from confreg.callbacks import MeasureOnClock
 from confreg.experiments.composition import compose_settings
 from confreg.experiments.training_run import train
+from confreg.languages.sources import language_of
 from confreg.models.checkpoints import CheckpointError, checkpoint_steps
 from confreg.records.run_folder import RunFolderError
 from confreg.records.store import RecordStore
@@ -178,6 +179,9 @@ def test_text_of_ones_own_is_trained_on_from_a_folder(settings, tmp_path):
     kept = [each for each in TINY if not each.startswith("data.")]
     run = compose_settings([*kept, *overrides, f"run.root={tmp_path}", "run.name=text", "trainer.max_steps=2"])
     assert train(run) == 0
+    language, opened = language_of(run.data, run.seed), open_run(tmp_path / "text", 2)[1]
+    assert torch.equal(opened.documents, language.measured_documents)
+    assert torch.equal(opened.measured, language.measured)
     row = RecordStore(tmp_path / "text" / "records").read("model", 2).to_pylist()[0]
     assert row["bayes_loss_nats"] is None
     assert row["loss_nats"] > 0

@@ -96,12 +96,13 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_the_update(tiny_mod
     assert all(map(torch.equal, before, weights_of(module)))
 
 
-def test_a_validation_loss_that_is_not_finite_is_an_error(tiny_module, fit):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_validation_loss_that_is_not_finite_is_an_error(tiny_module, fit, value):
     class Break(Callback):
         def on_validation_start(self, trainer, pl_module):
-            pl_module.model.lm_head.weight.data[0, 0] = torch.nan
+            pl_module.model.lm_head.weight.data[0, 0] = value
 
-    with pytest.raises(RuntimeError, match="nan"):
+    with pytest.raises(FloatingPointError, match=r"val/loss is .* at optimizer step 2"):
         fit(tiny_module(), Break(), validation_batches=1)
 
 
