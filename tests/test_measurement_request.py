@@ -1,7 +1,6 @@
 """What a caller may ask of a measurement, what is refused, and where few documents or no control leave nulls."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,15 +19,6 @@ COUNTS = torch.randint(0, 500, (N_VOCAB,), generator=torch.Generator().manual_se
 CONTROLS = ("n_entropy_neurons_control", "n_frequency_neurons_control")
 # rules that any neuron with an effect passes, and any random direction too
 LAX = SelectionRules(0.0, 0.0, 0.0, -1e9, -1e9, 0.0, 1.0, 16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are computed many times slower by threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -43,40 +43,31 @@ def _configure_gpt2(settings: ModelSettings, vocabulary_size: int, block_length:
     )
 
 
+def _sizes(settings: ModelSettings, vocabulary_size: int, block_length: int) -> dict[str, Any]:
+    """What most families call by the same names."""
+    return {
+        "vocab_size": vocabulary_size,
+        "max_position_embeddings": block_length,
+        "hidden_size": settings.d_model,
+        "num_hidden_layers": settings.n_layer,
+        "num_attention_heads": settings.n_head,
+        "intermediate_size": settings.d_mlp,
+        "hidden_act": settings.activation,
+        "attention_dropout": settings.dropout,
+        "tie_word_embeddings": settings.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
 def _configure_gpt_neox(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
-    return GPTNeoXConfig(
-        vocab_size=vocabulary_size,
-        max_position_embeddings=block_length,
-        hidden_size=settings.d_model,
-        num_hidden_layers=settings.n_layer,
-        num_attention_heads=settings.n_head,
-        intermediate_size=settings.d_mlp,
-        hidden_act=settings.activation,
-        hidden_dropout=settings.dropout,
-        attention_dropout=settings.dropout,
-        layer_norm_eps=settings.norm_epsilon,
-        tie_word_embeddings=settings.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+    sizes = _sizes(settings, vocabulary_size, block_length)
+    return GPTNeoXConfig(**sizes, hidden_dropout=settings.dropout, layer_norm_eps=settings.norm_epsilon)
 
 
 def _configure_llama(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary_size,
-        max_position_embeddings=block_length,
-        hidden_size=settings.d_model,
-        num_hidden_layers=settings.n_layer,
-        num_attention_heads=settings.n_head,
-        intermediate_size=settings.d_mlp,
-        hidden_act=settings.activation,
-        attention_dropout=settings.dropout,  # the only dropout that this family has
-        rms_norm_eps=settings.norm_epsilon,
-        tie_word_embeddings=settings.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+    """Its only dropout is that of the attention."""
+    return LlamaConfig(**_sizes(settings, vocabulary_size, block_length), rms_norm_eps=settings.norm_epsilon, pad_token_id=None)
 
 
 FAMILIES = {

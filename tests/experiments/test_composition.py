@@ -127,7 +127,7 @@ def test_a_wrong_value_is_told_in_one_line():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data=foo", "data is 'foo'; expected one of known_confidence, sotu, text."),
+        ("data=foo", "data is 'foo'; expected one of constant_confidence, fixed_confidence, known_confidence, sotu, text."),
         ("trainer", "'trainer' has no '='; expected KEY=VALUE"),
         ("=3", "'=3' has no key"),
         ("seed=1,2", "For a sweep over them add -m"),

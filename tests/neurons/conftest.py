@@ -1,7 +1,7 @@
 """A tiny GPT-2's last layer in float64, and the paper's ablations the slow way: through its own final norm and unembedding."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -127,12 +127,3 @@ def make_last_layer() -> Callable[..., LastLayer]:
         )
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are computed many times slower by threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
