@@ -2,24 +2,25 @@
 
 const ROWS_AT_FIRST = 16;
 let showsAllRows = false;
+let sorting = null; // {column, sign}: 1 for the largest first; null for the order of the first line
 
 const withError = (value, error) => nats(value) + (isKnown(error) ? ` <small>± ${nats(error)}</small>` : "");
 const withChance = (share, chance) => fixed(share) + (isKnown(chance) ? ` <small>(${fixed(chance)})</small>` : "");
 
-// Heading, unit, cell from (value of a column, neuron, step's index).
+// Heading, unit, cell and sorting value from (value of a column, neuron, step's index), style of the cell.
 const TABLE_COLUMNS = [
-  ["neuron", "layer.neuron", (_, neuron) => points.names[neuron], "text"],
-  ["named", "kind", (_, neuron, at) => kindCell(neuron, at), "text"],
-  ["formed", "since step", (_, neuron, at) => formedCell(neuron, at)],
-  ["norm", "× median", (get, neuron, at) => fixed(relative(get("w_out_norm"), neuron, at, 0))],
-  ["LogitVar", "× median", (get, neuron, at) => fixed(relative(get("logit_var"), neuron, at, 1))],
-  ["null space", "share (chance)", (get) => withChance(get("null_space_share"), get("null_space_share_chance"))],
-  ["entropy effect", "nats", (get) => withError(get("entropy_effect"), get("entropy_effect_stderr"))],
-  ["through norm", "share", (get) => fixed(get("entropy_norm_mediated_share"))],
-  ["loss effect", "nats", (get) => withError(get("loss_effect"), get("loss_effect_stderr"))],
-  ["frequency effect", "nats", (get) => withError(get("kl_from_frequency_effect"), get("kl_from_frequency_effect_stderr"))],
-  ["through frequency", "share", (get) => fixed(get("frequency_mediated_share"))],
-  ["frequency", "cosine", (get) => fixed(get("frequency_cosine"))],
+  ["neuron", "layer.neuron", (_, neuron) => points.names[neuron], (_, neuron) => -neuron, "text"],
+  ["named", "kind", (_, neuron, at) => kindCell(neuron, at), (_, neuron, at) => points.kind[at][neuron], "text"],
+  ["formed", "since step", (_, neuron, at) => formedCell(neuron, at), (_, neuron, at) => firstFormed(neuron, at)],
+  ["norm", "× median", (get, neuron, at) => fixed(relative(get("w_out_norm"), neuron, at, 0)), (get, neuron, at) => relative(get("w_out_norm"), neuron, at, 0)],
+  ["LogitVar", "× median", (get, neuron, at) => fixed(relative(get("logit_var"), neuron, at, 1)), (get, neuron, at) => relative(get("logit_var"), neuron, at, 1)],
+  ["null space", "share (chance)", (get) => withChance(get("null_space_share"), get("null_space_share_chance")), (get) => get("null_space_share")],
+  ["entropy effect", "nats", (get) => withError(get("entropy_effect"), get("entropy_effect_stderr")), (get) => get("entropy_effect")],
+  ["through norm", "share", (get) => fixed(get("entropy_norm_mediated_share")), (get) => get("entropy_norm_mediated_share")],
+  ["loss effect", "nats", (get) => withError(get("loss_effect"), get("loss_effect_stderr")), (get) => get("loss_effect")],
+  ["frequency effect", "nats", (get) => withError(get("kl_from_frequency_effect"), get("kl_from_frequency_effect_stderr")), (get) => get("kl_from_frequency_effect")],
+  ["through frequency", "share", (get) => fixed(get("frequency_mediated_share")), (get) => get("frequency_mediated_share")],
+  ["frequency", "cosine", (get) => fixed(get("frequency_cosine")), (get) => get("frequency_cosine")],
 ];
 
 function kindCell(neuron, at) {
@@ -27,13 +28,24 @@ function kindCell(neuron, at) {
   return kind ? `<span class="kind${kind}">${KIND_NAMES[kind]}</span>` : "";
 }
 
-function formedCell(neuron, at) {
-  const kinds = { 1: ["entropy"], 2: ["token-frequency"], 3: ["entropy", "token-frequency"] }[points.kind[at][neuron]] || [];
-  const step = run.steps[at];
+function formedSteps(neuron, at) {
+  const kinds = kindsAt(neuron, at), step = run.steps[at];
   const since = run.spells.name.map((_, row) => row).filter((row) =>
     run.spells.name[row] === points.names[neuron] && kinds.includes(run.spells.kind[row]) &&
     run.spells.n_clock_steps[row] >= run.spells.formed_after && run.spells.first_step[row] <= step && step <= run.spells.last_step[row]);
-  return since.length ? since.map((row) => thousands(run.spells.first_step[row])).join(", ") : kinds.length ? "–" : "";
+  return since.map((row) => run.spells.first_step[row]);
+}
+
+const kindsAt = (neuron, at) => ({ 1: ["entropy"], 2: ["token-frequency"], 3: ["entropy", "token-frequency"] }[points.kind[at][neuron]] || []);
+
+function formedCell(neuron, at) {
+  const steps = formedSteps(neuron, at);
+  return steps.length ? steps.map(thousands).join(", ") : kindsAt(neuron, at).length ? "–" : "";
+}
+
+function firstFormed(neuron, at) {
+  const steps = formedSteps(neuron, at);
+  return steps.length ? -Math.min(...steps) : null;
 }
 
 function relative(value, neuron, at, which) {
@@ -44,7 +56,26 @@ function relative(value, neuron, at, which) {
 function tableOrder(at) {
   const effect = points.entropy_effect[at], isNamed = (neuron) => points.kind[at][neuron] > 0;
   const measured = [...Array(points.n_detailed).keys()].filter((neuron) => isKnown(points.w_out_norm[at][neuron]) || isKnown(effect[neuron]));
-  return measured.sort((a, b) => isNamed(b) - isNamed(a) || (effect[b] ?? -1) - (effect[a] ?? -1));
+  const usual = measured.sort((a, b) => isNamed(b) - isNamed(a) || (effect[b] ?? -1) - (effect[a] ?? -1));
+  if (!sorting) return usual;
+  const value = TABLE_COLUMNS[sorting.column][3];
+  const values = new Map(usual.map((neuron) => [neuron, value((column) => points[column][at][neuron], neuron, at)]));
+  const isMissing = (neuron) => !isKnown(values.get(neuron)); // what is undefined comes last, either way
+  return usual.sort((a, b) => isMissing(a) - isMissing(b) || sorting.sign * (values.get(b) - values.get(a)) || 0);
+}
+
+// A heading is a button: the largest first, the smallest first, the usual order again.
+function headingCell([heading, unit, , , style], column) {
+  const sorted = sorting && sorting.column === column ? (sorting.sign > 0 ? "descending" : "ascending") : "none";
+  const mark = { descending: " ▾", ascending: " ▴", none: "" }[sorted];
+  return `<th class="${style || ""}" aria-sort="${sorted}"><button type="button" data-column="${column}">${heading}${mark}</button><small>${unit}</small></th>`;
+}
+
+function sortBy(column, at) {
+  const isSame = sorting && sorting.column === column;
+  sorting = !isSame ? { column, sign: 1 } : sorting.sign > 0 ? { column, sign: -1 } : null;
+  drawTable(at);
+  document.querySelector(`#table button[data-column="${column}"]`).focus();
 }
 
 function drawTable(at) {
@@ -52,11 +83,11 @@ function drawTable(at) {
   const shown = showsAllRows ? order : order.slice(0, Math.max(ROWS_AT_FIRST, named + 6));
   const rows = shown.map((neuron) => {
     const get = (column) => points[column][at][neuron];
-    const cells = TABLE_COLUMNS.map(([, , cell, style]) => `<td class="${style || ""}">${cell(get, neuron, at)}</td>`);
+    const cells = TABLE_COLUMNS.map(([, , cell, , style]) => `<td class="${style || ""}">${cell(get, neuron, at)}</td>`);
     return `<tr class="${points.kind[at][neuron] ? "named" : ""}">${cells.join("")}</tr>`;
   });
-  document.querySelector("#table thead").innerHTML =
-    `<tr>${TABLE_COLUMNS.map(([heading, unit, , style]) => `<th class="${style || ""}">${heading}<small>${unit}</small></th>`).join("")}</tr>`;
+  document.querySelector("#table thead").innerHTML = `<tr>${TABLE_COLUMNS.map(headingCell).join("")}</tr>`;
+  for (const button of document.querySelectorAll("#table thead button")) button.onclick = () => sortBy(Number(button.dataset.column), at);
   document.querySelector("#table tbody").innerHTML = rows.join("");
   document.getElementById("table-step").textContent = thousands(run.steps[at]);
   const more = document.getElementById("more");
