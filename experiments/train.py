@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from confreg.settings import Settings
+
 
 def main() -> None:
     """The console script; heavy imports wait until the command line has been read."""
@@ -12,7 +14,7 @@ def main() -> None:
     sys.exit(run_command("train", _train))
 
 
-def _train(settings):  # type: ignore[no-untyped-def]
+def _train(settings: Settings) -> int:
     from confreg.experiments.training_run import train
 
     return train(settings)

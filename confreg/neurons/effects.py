@@ -17,7 +17,7 @@ Source: arXiv 2406.16254, Eqs. 4 to 7, for what is measured; the closed form is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -144,11 +144,11 @@ class _Change:
         self.sums = _weighted_sums(self.grown, prepared.weights)  # Σ p expm1(Δ) of 1, z - E z, log q - E log q
         self.log_partition = torch.log1p(self.sums[:, 0])
 
-    def _sum(self, of_writes, of_logits):  # type: ignore[no-untyped-def]
+    def _sum(self, of_writes: Callable[[Tensor], Tensor], of_logits: Callable[[Tensor], Tensor]) -> Tensor:
         """The linear form in the writes and the baseline logits, whichever are there."""
-        if self.shrink is None:
-            return of_writes(self.along)
-        return of_logits(self.shrink) if self.along is None else of_writes(self.along) + of_logits(self.shrink)
+        terms = ((of_writes, self.along), (of_logits, self.shrink))
+        parts = [of(coefficient) for of, coefficient in terms if coefficient is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def with_frequency(self, kept: Float[Tensor, "position neuron"]) -> _Change:
         """The same change with a multiple of the frequency direction put back."""
