@@ -53,7 +53,11 @@ def test_help_lists_every_preset_and_shows_examples(capsys):
         run_command("train", never, ["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0
-    for line in ("data: constant_confidence, fixed_confidence, known_confidence, sotu, text", "debug: cpu_ddp, limit, overfit, profiler", "logger: csv, offline, wandb_online"):
+    for line in (
+        "data: constant_confidence, fixed_confidence, known_confidence, sotu, text",
+        "debug: cpu_ddp, limit, overfit, profiler",
+        "logger: csv, offline, wandb_online",
+    ):
         assert line in text
     assert "confreg-train experiment=sotu" in text
     assert os.listdir() == []
