@@ -26,6 +26,7 @@ from confreg.records.run_folder import RunFolder, load_settings
 from confreg.settings import Settings, settings_to_mapping
 
 PAGE = "report.html"
+SAID_TO_EVERYBODY = ("PU available: ", "Tip: For seamless", "Trainer already configured with model summary")
 console = Console(stderr=False)
 
 
@@ -56,8 +57,13 @@ def _draw(settings: Settings, folder: RunFolder) -> None:
 
 def _quiet() -> None:
     """Leave out what Lightning says to everybody: other products, accelerators that are not there, its own deprecations."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_about_this_run)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|smaller than the logging interval).*")
+
+
+def _is_about_this_run(record: logging.LogRecord) -> bool:
+    """What was asked for (a profiler's report, say) passes."""
+    return not any(text in record.getMessage() for text in SAID_TO_EVERYBODY)
 
 
 def _fit(settings: Settings, folder: RunFolder) -> None:

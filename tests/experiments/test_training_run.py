@@ -185,3 +185,10 @@ def test_text_of_ones_own_is_trained_on_from_a_folder(settings, tmp_path):
     row = RecordStore(tmp_path / "text" / "records").read("model", 2).to_pylist()[0]
     assert row["bayes_loss_nats"] is None
     assert row["loss_nats"] > 0
+
+
+def test_the_report_of_a_profiler_is_shown_and_what_lightning_tells_everybody_is_not(settings, caplog):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        assert train(settings("trainer.profiler=simple", "trainer.max_steps=2", name="profiled")) == 0
+    assert "FIT Profiler Report" in caplog.text
+    assert "GPU available" not in caplog.text
