@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do com
 BIN = .venv/bin
 READY = .venv/ready
 
-.PHONY: setup run test test-all lint types clean
+.PHONY: setup run test test-all coverage lint types clean
 
 setup: $(READY)
 
@@ -23,6 +23,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -m heavy tests
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -q -m 'not heavy' tests --cov=confreg --cov=callbacks --cov=experiments --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(READY)
 	$(BIN)/ruff check .

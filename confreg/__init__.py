@@ -1,6 +1,7 @@
 """Confidence regulation in language models: train, measure, watch.
 
-The front door: ``measure`` a model on ``Blocks`` by a ``MeasurementRequest``, and ``open_run`` what a run measured.
+The front door: ``measure`` a model on ``Blocks`` by a ``MeasurementRequest``, and ``open_run`` what a run measured. For callbacks in a
+project of one's own: ``clock_steps`` says when, a ``RecordStore`` keeps the tables.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from confreg.clock import clock_steps
     from confreg.languages.blocks import Blocks
     from confreg.measurement import measure
     from confreg.models.runs import open_run
+    from confreg.records.store import RecordStore
     from confreg.settings import MeasurementRequest
 
-__all__ = ["Blocks", "MeasurementRequest", "measure", "open_run"]
+__all__ = ["Blocks", "MeasurementRequest", "RecordStore", "clock_steps", "measure", "open_run"]
 
 _HOMES = {
     "Blocks": "confreg.languages.blocks",
     "MeasurementRequest": "confreg.settings",
+    "RecordStore": "confreg.records.store",
+    "clock_steps": "confreg.clock",
     "measure": "confreg.measurement",
     "open_run": "confreg.models.runs",
 }
