@@ -1,8 +1,7 @@
-"""One measurement from end to end: its numbers against the model ablated for real, and what it must leave alone."""
+"""One measurement from end to end: the model's row, the spectrum, what is null, and what it must leave alone."""
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,29 +15,16 @@ from transformers import PreTrainedModel
 from confreg import Blocks, MeasurementRequest, measure
 from confreg.models.build import build_model
 from confreg.models.checkpoints import weights_sha256
-from confreg.models.families import FAMILIES
 from confreg.settings import ModelSettings
 
 N_VOCAB, N_TOKENS, N_NEURONS, D_MODEL = 19, 10, 12, 16
 COUNTS = torch.randint(0, 500, (N_VOCAB,), generator=torch.Generator().manual_seed(1))
 
 
-# where each family keeps its last down projection and its final norm, written by hand
-PARTS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
-    "gpt2": lambda model: (model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f),
-    "gpt_neox": lambda model: (model.gpt_neox.layers[-1].mlp.dense_4h_to_h, model.gpt_neox.final_layer_norm),
-    "llama": lambda model: (model.model.layers[-1].mlp.down_proj, model.model.norm),
-}
-
-
 @pytest.fixture
 def model() -> PreTrainedModel:
-    return make_model("gpt2")
-
-
-def make_model(family: str) -> PreTrainedModel:
     """In training mode, with dropout, and with gains and biases that matter."""
-    settings = ModelSettings(family=family, n_layer=2, d_model=D_MODEL, d_mlp=N_NEURONS, n_head=2, dropout=0.3)
+    settings = ModelSettings(n_layer=2, d_model=D_MODEL, d_mlp=N_NEURONS, n_head=2, dropout=0.3)
     model, generator = build_model(settings, N_VOCAB, N_TOKENS, seed=0), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,34 +42,11 @@ def blocks() -> Blocks:
     return Blocks(reference, measured, documents=documents, excluded_ids=(2, 7), bayes_log_probs=truth)
 
 
-def predictions(model: PreTrainedModel, blocks: Blocks, neuron: int | None = None, frozen_norm: bool = False) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and activations at the scored positions, one neuron replaced by hooks on the real model in float64."""
-    model = copy.deepcopy(model).double().eval()
-    projection, norm, seen = *PARTS[model.config.model_type](model), {}
-    centred = isinstance(norm, torch.nn.LayerNorm)
-    centre: Callable[[Tensor], Tensor] = (lambda x: x - x.mean(-1, keepdim=True)) if centred else lambda x: x
-    epsilon, bias = (norm.eps, norm.bias) if centred else (norm.variance_epsilon, 0.0)
-
-    def look(name: str) -> Any:
-        return lambda _module, inputs: seen.update({name: inputs[0]})
-
-    handles = [projection.register_forward_pre_hook(look("activations")), norm.register_forward_pre_hook(look("residual"))]
+def predictions(model: PreTrainedModel, blocks: Blocks) -> Tensor:
+    """Log-probabilities at the scored positions, of the real model in float64."""
     with torch.no_grad():
-        model(input_ids=blocks.reference)
-        mean = seen["activations"].mean((0, 1))
-        log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
-        activations, scale = seen["activations"], (centre(seen["residual"]).square().mean(-1, keepdim=True) + epsilon).sqrt()
-        for handle in handles:
-            handle.remove()
-        if neuron is not None:
-            changed = activations.clone()
-            changed[..., neuron] = mean[neuron]
-            projection.register_forward_pre_hook(lambda _module, _inputs: (changed,))
-            if frozen_norm:
-                norm.register_forward_hook(lambda _module, x, _out: norm.weight * centre(x[0]) / scale + bias)
-            log_probs = model(input_ids=blocks.measured).logits.log_softmax(-1)
-    scored = blocks.scored_positions()
-    return log_probs[scored], activations[scored]
+        log_probs = copy.deepcopy(model).double().eval()(input_ids=blocks.measured).logits.log_softmax(-1)
+    return log_probs[blocks.scored_positions()]
 
 
 def entropy(log_probs: Tensor) -> Tensor:
@@ -94,38 +57,9 @@ def column(records: dict[str, pa.Table], table: str, name: str) -> np.ndarray:
     return records[table][name].to_numpy(zero_copy_only=False).astype(float)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_effects_of_every_neuron_are_those_of_the_model_ablated_by_hooks(family: str, blocks: Blocks) -> None:
-    model = make_model(family)
-    records = measure(model, blocks, COUNTS)
-    targets = blocks.measured.roll(-1, 1)[blocks.scored_positions()].unsqueeze(-1)
-    log_q = ((COUNTS + 1).double() / (COUNTS + 1).sum()).log()
-    before, activations = predictions(model, blocks)
-    for neuron in range(N_NEURONS):
-        after, frozen = (predictions(model, blocks, neuron, frozen_norm)[0] for frozen_norm in (False, True))
-        loss, loss_frozen = (-(each - before).gather(-1, targets).squeeze(-1) for each in (after, frozen))
-        kl_from = (before - after) @ log_q.exp()
-        kl_to = (after.exp() * (after - log_q)).sum(-1) - (before.exp() * (before - log_q)).sum(-1)
-        expected = {
-            "activation_mean": activations[:, neuron].mean(),
-            "loss_effect": loss.abs().mean(),
-            "loss_change": loss.mean(),
-            "loss_effect_frozen_norm": loss_frozen.abs().mean(),
-            "norm_mediated_share": 1 - loss_frozen.abs().mean() / loss.abs().mean(),
-            "entropy_effect": (entropy(after) - entropy(before)).abs().mean(),
-            "entropy_change": (entropy(after) - entropy(before)).mean(),
-            "entropy_effect_frozen_norm": (entropy(frozen) - entropy(before)).abs().mean(),
-            "kl_from_frequency_change": kl_from.mean(),
-            "kl_from_frequency_effect": kl_from.abs().mean(),
-            "kl_to_frequency_effect": kl_to.abs().mean(),
-        }
-        for name, value in expected.items():
-            assert column(records, "neurons", name)[neuron] == pytest.approx(float(value), abs=2e-6, rel=2e-5), name
-
-
 def test_the_models_row_holds_the_means_over_the_scored_positions(model: PreTrainedModel, blocks: Blocks) -> None:
     row = measure(model, blocks, COUNTS, step=8, tokens_seen=720)["model"].to_pylist()[0]
-    before, scored = predictions(model, blocks)[0], blocks.scored_positions()
+    before, scored = predictions(model, blocks), blocks.scored_positions()
     targets, truth = blocks.measured.roll(-1, 1)[scored].unsqueeze(-1), blocks.bayes_log_probs[scored]
     loss, bayes_loss = (-each.gather(-1, targets).mean() for each in (before, truth))
     expected = {

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from confreg.models.families import FAMILIES
+from confreg.models.swaps import swap_parts
 from confreg.settings import ModelSettings, SettingError
 
 
@@ -14,19 +15,37 @@ def build_model(settings: ModelSettings, vocabulary_size: int, block_length: int
     """A randomly initialised causal language model in fp32, in training mode.
 
     Args:
-        settings: the architecture.
+        settings: the architecture; what it swaps is swapped after the weights are drawn, so that all others are the same without.
         vocabulary_size: rows of the unembedding.
         block_length: tokens of the longest block.
         seed: of the initial weights; the global generator is left as it was.
 
     Raises:
-        SettingError: for a family or an activation that does not exist.
+        SettingError: as ``check_architecture`` says.
     """
-    if settings.family not in FAMILIES:
-        raise SettingError(f"model.family is {settings.family!r}; expected one of {', '.join(sorted(FAMILIES))}.")
-    if settings.activation not in ACT2FN:
-        raise SettingError(f"model.activation is {settings.activation!r}; expected one of {', '.join(sorted(ACT2FN))}.")
+    check_architecture(settings)
     config = FAMILIES[settings.family].configure(settings, vocabulary_size, block_length)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+    swap_parts(model, settings, block_length, seed)
+    return model
+
+
+def check_architecture(settings: ModelSettings) -> None:
+    """Refuse what no model can be built from.
+
+    Raises:
+        SettingError: for a family or an activation that does not exist, with those that do; for heads that cannot turn with the position.
+    """
+    for name, choices in (("family", FAMILIES), ("activation", ACT2FN)):
+        value = getattr(settings, name)
+        if value not in choices:
+            raise SettingError(f"model.{name} is {value!r}; expected one of {', '.join(sorted(choices))}.")
+    head_size, share = settings.d_model // settings.n_head, FAMILIES[settings.family].rotary_share
+    n_turning = int(head_size * share)
+    if share and not 0 < n_turning + n_turning % 2 <= head_size:
+        raise SettingError(
+            f"model.n_head is {settings.n_head} and model.d_model {settings.d_model}: heads of {head_size} dimensions, of which "
+            f"{settings.family} turns {share:.0%} with the position, in pairs; expected an even number of dimensions, enough for one pair."
+        )

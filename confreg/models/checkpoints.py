@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -75,10 +76,14 @@ def _is_whole(folder: Path, path: Path) -> bool:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over the sorted names, dtypes, shapes and bytes of all parameters; tied ones count once, under their first name."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        values = parameter.detach().cpu().contiguous()
+    """SHA-256 over the sorted names, dtypes, shapes and bytes of all parameters; tied ones count once, under their first name.
+
+    What a checkpoint keeps beside them (the constant of a frozen norm) counts too: predictions depend on it.
+    """
+    digest, kept = hashlib.sha256(), model.state_dict().keys()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in kept]
+    for name, tensor in sorted([*model.named_parameters(), *buffers], key=itemgetter(0)):
+        values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

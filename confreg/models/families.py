@@ -20,8 +20,10 @@ class Family:
     configure: Callable[[ModelSettings, int, int], PreTrainedConfig]  # settings, vocabulary size, longest block
     blocks: str
     down_projection: str  # within a block: its input is the neurons' activations
+    block_norms: tuple[str, ...]  # within a block
     final_norm: str
-    norm_centres: bool  # LayerNorm rather than RMSNorm
+    norm: str  # all of them, by their name in confreg.models.norms
+    rotary_share: float = 0.0  # of a head's dimensions: those that turn with the position, in pairs
 
 
 def _configure_gpt2(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
@@ -75,22 +77,27 @@ FAMILIES = {
         configure=_configure_gpt2,
         blocks="transformer.h",
         down_projection="mlp.c_proj",
+        block_norms=("ln_1", "ln_2"),
         final_norm="transformer.ln_f",
-        norm_centres=True,
+        norm="layernorm",
     ),
     "gpt_neox": Family(
         configure=_configure_gpt_neox,
         blocks="gpt_neox.layers",
         down_projection="mlp.dense_4h_to_h",
+        block_norms=("input_layernorm", "post_attention_layernorm"),
         final_norm="gpt_neox.final_layer_norm",
-        norm_centres=True,
+        norm="layernorm",
+        rotary_share=0.25,
     ),
     "llama": Family(
         configure=_configure_llama,
         blocks="model.layers",
         down_projection="mlp.down_proj",
+        block_norms=("input_layernorm", "post_attention_layernorm"),
         final_norm="model.norm",
-        norm_centres=False,
+        norm="rmsnorm",
+        rotary_share=1.0,
     ),
 }
 
@@ -119,6 +126,13 @@ def last_down_projection(model: PreTrainedModel) -> nn.Module:
 def final_norm(model: PreTrainedModel) -> nn.Module:
     """The norm before the unembedding; its input is the residual after the last block."""
     return _at(model, family_of(model).final_norm)
+
+
+def norm_paths(model: PreTrainedModel) -> list[str]:
+    """Where the norms are, from the model, in the order of the blocks; the final one comes last."""
+    family = family_of(model)
+    inner = [f"{family.blocks}.{layer}.{name}" for layer in range(n_layers(model)) for name in family.block_norms]
+    return [*inner, family.final_norm]
 
 
 def n_layers(model: PreTrainedModel) -> int:

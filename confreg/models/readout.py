@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from confreg.models.families import family_of, final_norm, last_down_projection, n_layers, output_rows
+from confreg.models.families import final_norm, last_down_projection, n_layers, output_rows
+from confreg.models.norms import NormReading, read_norm
 from confreg.neurons.ablation import Ablation, Baseline
 from confreg.neurons.frequency import Frequency
 
@@ -27,53 +27,46 @@ class Readout:
     unembedding: Float[Tensor, "vocab d_model"]  # CŨ: norm gain folded in, centred over the vocabulary (and over d_model for a LayerNorm)
     output_bias: Float[Tensor, "vocab"]  # C(b + Wβ)
     w_out: Float[Tensor, "neuron d_model"]  # Pw: as the final norm sees it
-    residual_is_centred: bool
-    norm_epsilon: float
+    norm: NormReading  # the final one
     layer: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Readout:
         """Read a model's last layer; its own weights are left alone."""
-        norm: Any = final_norm(model)
-        centres, unembedding = family_of(model).norm_centres, model.get_output_embeddings()
+        norm, unembedding = read_norm(final_norm(model)), model.get_output_embeddings()
         weight = unembedding.weight.detach().float()
-        effective = weight * norm.weight.detach().float()
+        effective = weight if norm.gain is None else weight * norm.gain.detach().float()
         bias = weight.new_zeros(len(weight))
-        if getattr(norm, "bias", None) is not None:
+        if norm.bias is not None:
             bias = bias + weight @ norm.bias.detach().float()
         if getattr(unembedding, "bias", None) is not None:
             bias = bias + unembedding.bias.detach().float()
-        w_out = output_rows(last_down_projection(model)).detach().float()
-        if centres:
-            effective, w_out = effective - effective.mean(-1, keepdim=True), w_out - w_out.mean(-1, keepdim=True)
-        epsilon = next(getattr(norm, name) for name in ("eps", "variance_epsilon", "epsilon") if hasattr(norm, name))
-        return cls(effective - effective.mean(0), bias - bias.mean(), w_out, centres, float(epsilon), n_layers(model) - 1)
+        w_out = norm.centred(output_rows(last_down_projection(model)).detach().float())
+        effective = norm.centred(effective)
+        return cls(effective - effective.mean(0), bias - bias.mean(), w_out, norm, n_layers(model) - 1)
+
+    @property
+    def residual_is_centred(self) -> bool:
+        """Whether the final norm takes the residual's mean out."""
+        return self.norm.centres
 
     @property
     def usable_dimensions(self) -> int:
         """Dimensions of the residual that the final norm lets through."""
         return self.unembedding.shape[1] - int(self.residual_is_centred)
 
-    def normed_residual(self, residual: Float[Tensor, "*position d_model"]) -> Float[Tensor, "*position d_model"]:
-        """Px: centred where the norm centres."""
-        return residual - residual.mean(-1, keepdim=True) if self.residual_is_centred else residual
-
     def baseline(self, tokens: ScoredTokens, frequency: Frequency) -> Baseline:
         """The unablated prediction at the scored positions."""
-        scale = self.scale(tokens.residual)
+        scale = self.norm.scale(tokens.residual)
         scaled_logits = tokens.residual @ self.unembedding.T / scale.unsqueeze(-1).to(tokens.residual.dtype)
         return Baseline(scaled_logits, self.output_bias, tokens.targets, scale, frequency.log_probs, frequency.direction)
 
     def ablation(self, tokens: ScoredTokens, replacement: Float[Tensor, "neuron"], w_out: Float[Tensor, "neuron d_model"]) -> Ablation:
         """What replacing each activation changes, if the neurons wrote along ``w_out`` (their own rows, or a control's)."""
         exact = w_out.double()  # one large write may be most of the residual: then the new scale is a difference of large numbers
-        along_write = self.normed_residual(tokens.residual.double()) @ exact.T
-        writes = w_out @ self.unembedding.T
-        return Ablation(replacement - tokens.activations, along_write, exact.norm(dim=-1), writes, w_out.shape[1])
-
-    def scale(self, residual: Float[Tensor, "*position d_model"]) -> Float[Tensor, "*position"]:
-        """What the final norm divides by at each position, in float64: sqrt(|Px|² / d_model + epsilon)."""
-        return (self.normed_residual(residual.double()).square().mean(-1) + self.norm_epsilon).sqrt()
+        along_write = self.norm.centred(tokens.residual.double()) @ exact.T
+        writes, is_fixed = w_out @ self.unembedding.T, self.norm.fixed_scale is not None
+        return Ablation(replacement - tokens.activations, along_write, exact.norm(dim=-1), writes, w_out.shape[1], is_fixed)
 
 
 @dataclass(frozen=True)

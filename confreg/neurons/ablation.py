@@ -34,13 +34,18 @@ class Ablation:
     write_norm: Float[Tensor, "neuron"]  # |Pw|
     logit_writes: Float[Tensor, "neuron vocab"]  # B, the vocabulary mean removed
     d_model: int
+    scale_is_fixed: bool = False  # the final norm divides by a constant: nothing can act through it
 
     def scale(self, before: Float[Tensor, "position"]) -> Float[Tensor, "position neuron"]:
         """The final norm's scale after the replacement; its epsilon is part of the scale before."""
+        if self.scale_is_fixed:
+            return before.unsqueeze(1).expand_as(self.activation_change)
         return (before.square().unsqueeze(1) + self._growth()).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
 
     def shrink(self, before: Float[Tensor, "position"], after: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
         """s / s' - 1 of the two scales, without the cancellation that would cost a small effect its digits in fp32."""
+        if self.scale_is_fixed:
+            return torch.zeros_like(after)
         return -self._growth() / (after * (before.unsqueeze(1) + after))
 
     def _growth(self) -> Float[Tensor, "position neuron"]:
@@ -56,6 +61,7 @@ class Ablation:
             self.write_norm[neurons],
             self.logit_writes[neurons],
             self.d_model,
+            self.scale_is_fixed,
         )
 
 
@@ -65,7 +71,7 @@ class EffectChanges:
 
     loss: Float[Tensor, "position neuron"]
     loss_frozen_norm: Float[Tensor, "position neuron"]
-    loss_scale_only: Float[Tensor, "position neuron"]
+    loss_scale_only: Float[Tensor, "position neuron"] | None  # None where nobody asks for it
     loss_frozen_frequency: Float[Tensor, "position neuron"]
     entropy: Float[Tensor, "position neuron"]
     entropy_frozen_norm: Float[Tensor, "position neuron"]

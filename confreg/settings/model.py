@@ -21,8 +21,13 @@ class ModelSettings:
     dropout: float = setting(0.0, at_least=0.0, below=1.0)  # in embeddings, attention and residual writes
     tied: bool = False  # whether the unembedding is the embedding
     norm_epsilon: float = setting(1e-5, above=0.0)
+    norm: str | None = setting(None, choices=("layernorm", "rmsnorm", "frozen", "none"))  # None: the family's own; see confreg.models.norms
+    norm_scope: str = setting("all", choices=("all", "final"))  # which norms ``norm`` replaces
+    output_bias: bool = False  # a trained bias of the unembedding, zero at the start
 
     def complaints(self) -> Iterator[str]:
+        if self.norm is None and self.norm_scope == "final":
+            yield f"norm_scope is {self.norm_scope!r} and norm is null; expected a norm to put there, such as model.norm=frozen."
         if self.d_model % self.n_head:
             yield f"d_model is {self.d_model} and n_head is {self.n_head}; expected a multiple of n_head."
 

@@ -45,3 +45,29 @@ def test_the_seed_alone_decides_the_weights_and_the_global_generator_is_left_alo
 def test_a_family_or_activation_that_does_not_exist_is_refused_by_name(wrong: dict[str, str], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         build_model(ModelSettings(**SMALL, **wrong), 19, 10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "head_size", "expected"),
+    [
+        ("llama", 1, "enough for one pair"),
+        ("llama", 3, "heads of 3 dimensions"),
+        ("gpt_neox", 2, "turns 25% with"),
+        ("gpt_neox", 3, "n_head is 4"),
+    ],
+)
+def test_heads_that_cannot_turn_with_the_position_are_refused(family: str, head_size: int, expected: str) -> None:
+    settings = ModelSettings(family=family, n_layer=1, d_model=4 * head_size, d_mlp=8, n_head=4)
+    with pytest.raises(SettingError, match=expected):
+        build_model(settings, 19, 10, seed=0)
+
+
+@pytest.mark.parametrize(("family", "head_size"), [("llama", 2), ("llama", 6), ("gpt_neox", 4), ("gpt_neox", 9), ("gpt2", 1)])
+def test_other_heads_tell_the_order_of_the_tokens(family: str, head_size: int) -> None:
+    settings = ModelSettings(family=family, n_layer=1, d_model=3 * head_size, d_mlp=8, n_head=3)
+    model = build_model(settings, 19, 10, seed=0).double().eval()
+    forth = torch.arange(10)
+    back = torch.cat([forth[:9].flip(0), forth[9:]])
+    with torch.no_grad():
+        last = [model(input_ids=tokens.unsqueeze(0)).logits[0, -1] for tokens in (forth, back)]
+    assert (last[0] - last[1]).abs().max() > 1e-9  # with one layer, only the positions tell the two apart

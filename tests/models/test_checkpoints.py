@@ -19,6 +19,7 @@ from confreg.models.checkpoints import (
     step_of,
     weights_sha256,
 )
+from confreg.models.norms import FrozenNorm
 
 
 @pytest.fixture
@@ -95,6 +96,15 @@ def test_the_hash_tells_dtypes_and_shapes_apart_and_ignores_the_mode() -> None:
     hashes = [weights_sha256(linear), weights_sha256(turned), weights_sha256(linear.bfloat16())]
     assert len(set(hashes)) == 3
     assert weights_sha256(linear.eval()) == hashes[2]
+
+
+def test_what_a_checkpoint_keeps_beside_the_weights_counts_and_other_buffers_do_not() -> None:
+    norm = FrozenNorm(4, centres=True, divisor=0.5)
+    digest = weights_sha256(norm)
+    norm.register_buffer("cache", torch.ones(3), persistent=False)
+    assert weights_sha256(norm) == digest
+    norm.divisor.fill_(0.25)
+    assert weights_sha256(norm) != digest
 
 
 def test_tied_weights_count_once(make_model: Callable[..., PreTrainedModel]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from confreg.models.families import family_of, final_norm, last_down_projection, n_layers, output_rows
+from confreg.models.families import family_of, final_norm, last_down_projection, n_layers, norm_paths, output_rows
 
 
 def test_the_parts_of_a_gpt2_are_those_of_its_last_layer(make_model: Callable[..., PreTrainedModel]) -> None:
@@ -14,7 +14,9 @@ def test_the_parts_of_a_gpt2_are_those_of_its_last_layer(make_model: Callable[..
     assert last_down_projection(model) is model.transformer.h[1].mlp.c_proj
     assert final_norm(model) is model.transformer.ln_f
     assert n_layers(model) == 2
-    assert family_of(model).norm_centres
+    assert family_of(model).norm == "layernorm"
+    norms = [model.get_submodule(path) for path in norm_paths(model)]
+    assert norms == [model.transformer.h[0].ln_1, model.transformer.h[0].ln_2, *norms[2:4], model.transformer.ln_f]
 
 
 def test_output_rows_are_what_one_unit_of_activation_adds_to_the_output(make_model: Callable[..., PreTrainedModel]) -> None:

@@ -1,8 +1,12 @@
 """What goes into the effects: the scale after a replacement, and cutting into parts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
 import torch
+
+from confreg.neurons.effects import effect_changes
 
 
 def test_the_new_scale_is_that_of_the_changed_residual(make_last_layer: Callable) -> None:
@@ -47,3 +51,16 @@ def test_a_part_holds_the_same_pairs(make_last_layer: Callable) -> None:
     assert torch.equal(part.write_norm, ablation.write_norm[1:4])
     assert torch.equal(part.logit_writes, ablation.logit_writes[1:4])
     assert part.d_model == ablation.d_model
+    assert not part.scale_is_fixed
+    assert replace(ablation, scale_is_fixed=True).part(slice(2, 4), slice(1, 4)).scale_is_fixed
+
+
+@pytest.mark.parametrize("writes", [1e-6, 1.0, 300.0])
+def test_behind_a_constant_divisor_the_total_effect_is_the_direct_one_to_the_bit(make_last_layer: Callable, writes: float) -> None:
+    baseline, ablation = make_last_layer(writes=writes).fast_inputs(torch.float32)
+    of_a_norm, of_a_constant = (effect_changes(baseline, replace(ablation, scale_is_fixed=fixed)) for fixed in (False, True))
+    assert torch.equal(of_a_constant.loss, of_a_constant.loss_frozen_norm)
+    assert torch.equal(of_a_constant.entropy, of_a_constant.entropy_frozen_norm)
+    assert not of_a_constant.loss_scale_only.any()
+    torch.testing.assert_close(of_a_constant.loss_frozen_norm, of_a_norm.loss_frozen_norm)
+    assert not torch.equal(of_a_constant.loss, of_a_norm.loss)

@@ -1,0 +1,76 @@
+"""Every kind of norm: what it does, and what a measurement reads of it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from confreg.models.norms import NORMS, FrozenNorm, NormReading, kind_of_norm, read_norm
+from confreg.settings import ModelSettings
+
+D_MODEL = 6
+
+
+@pytest.fixture
+def residual() -> Tensor:
+    return torch.randn(4, 5, D_MODEL, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.7
+
+
+def norm_of(kind: str, centres: bool = True, scale: float = 0.5) -> nn.Module:
+    """With gain and bias that matter."""
+    norm, generator = NORMS[kind].make(D_MODEL, 1e-3, NormReading(centres), scale).double(), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return norm
+
+
+def test_the_settings_offer_the_norms_of_the_table() -> None:
+    choices = ModelSettings.__dataclass_fields__["norm"].metadata["choices"]
+    assert set(choices) == set(NORMS)
+
+
+@pytest.mark.parametrize("centres", [True, False])
+@pytest.mark.parametrize("kind", sorted(NORMS))
+def test_the_reading_of_a_norm_rebuilds_what_it_does(kind: str, centres: bool, residual: Tensor) -> None:
+    norm = norm_of(kind, centres)
+    reading = read_norm(norm)
+    rebuilt = reading.centred(residual) / reading.scale(residual).unsqueeze(-1)
+    rebuilt = rebuilt if reading.gain is None else rebuilt * reading.gain
+    rebuilt = rebuilt if reading.bias is None else rebuilt + reading.bias
+    torch.testing.assert_close(norm(residual), rebuilt, atol=1e-5, rtol=1e-5)  # transformers' RMSNorm works in fp32
+    assert kind_of_norm(norm) == kind
+
+
+def test_a_frozen_norm_is_the_norm_it_stands_for_where_the_scale_is_its_constant(residual: Tensor) -> None:
+    original = nn.LayerNorm(D_MODEL, eps=0.0).double()
+    with torch.no_grad():
+        original.weight.copy_(torch.linspace(0.5, 2, D_MODEL))
+        original.bias.copy_(torch.linspace(-1, 1, D_MODEL))
+    one = residual[:1, :1]
+    frozen = FrozenNorm(D_MODEL, centres=True, divisor=one.std(correction=0).item()).double()
+    frozen.load_state_dict(original.state_dict(), strict=False)
+    torch.testing.assert_close(frozen(one), original(one), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(original(3 * one), original(one))
+    torch.testing.assert_close(frozen(3 * one) - original.bias, 3 * (frozen(one) - original.bias))
+
+
+def test_a_frozen_norm_keeps_its_constant_with_its_weights_and_no_optimizer_sees_it() -> None:
+    norm = FrozenNorm(D_MODEL, centres=False, divisor=0.25)
+    assert norm.bias is None
+    assert norm.state_dict()["divisor"].item() == 0.25
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+    assert "divisor=0.25" in repr(norm)
+
+
+def test_the_scale_is_the_same_at_every_position_for_frozen_and_none_alone(residual: Tensor) -> None:
+    scales = {kind: read_norm(norm_of(kind)).scale(residual) for kind in NORMS}
+    assert {kind for kind, scale in scales.items() if scale.std() == 0} == {"frozen", "none"}
+    assert scales["frozen"].unique().tolist() == [0.5]
+    assert scales["none"].unique().tolist() == [1.0]
+    torch.testing.assert_close(scales["layernorm"], (residual.var(-1, correction=0) + 1e-3).sqrt())
+    torch.testing.assert_close(scales["rmsnorm"], (residual.square().mean(-1) + 1e-3).sqrt())
+
+
+def test_a_norm_without_a_row_is_refused_by_its_class_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"the norm GroupNorm in confreg.models.norms; expected one of LayerNorm, .*FrozenNorm"):
+        read_norm(nn.GroupNorm(2, D_MODEL))
