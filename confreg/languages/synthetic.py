@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from confreg.languages.truth import bayes_log_probs
 from confreg.settings import SyntheticSettings
@@ -66,11 +68,11 @@ class SyntheticLanguage:
 
     n_train_blocks: int | None = None
     excluded_ids: tuple[int, ...] = ()
-    tokenizer: Any = None
 
     def __init__(self, settings: SyntheticSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
         self.vocabulary_size, self.block_length = settings.vocabulary_size, settings.block_length
+        self.tokenizer: Any = number_tokenizer(settings.vocabulary_size)
         self.log_probs = transition_log_probs(settings)
         self._first_cumulative = np.cumsum(np.exp(unigram_log_probs(settings)))
         self._cumulative = np.cumsum(np.exp(self.log_probs), axis=-1)
@@ -129,6 +131,13 @@ class SyntheticLanguage:
             "language_seed": self.settings.language_seed,
             "frequency_direction_cosine_with_unigram": float(cosine),
         }
+
+
+def number_tokenizer(vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose every token is its own id in decimal digits, ``17 4 200``; it has no special token and refuses all other text."""
+    numbers = Tokenizer(models.WordLevel({str(token): token for token in range(vocabulary_size)}))
+    numbers.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=numbers, clean_up_tokenization_spaces=False)
 
 
 def _inverse_cumulative(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,35 +15,21 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from confreg.languages.documents import Document, TextError, read_documents
-from confreg.languages.packing import FORMAT_VERSION, check_folder, complete_folder, open_packed, pack_documents
+from confreg.languages.cache_folder import FORMAT_VERSION, cache_place, check_folder, complete_folder
+from confreg.languages.documents import Documents, TextError
+from confreg.languages.packing import open_packed, pack_documents
+from confreg.languages.survey import Survey
 from confreg.languages.tokenizers import MIN_FREQUENCY, excluded_ids, load_tokenizer, train_tokenizer, wrapped_tokenizer
 from confreg.settings import TextSettings
 
+if TYPE_CHECKING:
+    from confreg.languages.shared_tokenizer import SharedTokenizer
+
 PARTS = {"train": 0, "reference": 1, "measured": 2}
 PASSAGE_BLOCKS = 32  # characters of a passage per token of a block: about eight blocks in each
-
-
-@dataclass
-class Survey:
-    """What one reading of the documents tells, without keeping them."""
-
-    names: list[str] = field(default_factory=list)
-    n_characters: list[int] = field(default_factory=list)
-    text_sha256: str = ""  # of the names and bytes of all documents; known when the last has passed
-
-    def passing(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """The same documents, noted while they pass."""
-        digest = hashlib.sha256()
-        for document in documents:
-            self.names.append(document.name)
-            self.n_characters.append(len(document.text))
-            for content in (document.name.encode("utf-8", "surrogateescape"), document.text.encode("utf-8")):
-                digest.update(len(content).to_bytes(8, "little") + content)
-            yield document
-        self.text_sha256 = digest.hexdigest()
 
 
 def split_documents(n_documents: int, held_out_every: int) -> Int[NDArray, "document"]:
@@ -84,19 +69,25 @@ class TextLanguage:
     Nothing is inserted: no token marks a document's beginning or end. The split, the tokenizer and the blocks are functions of the
     text and the settings alone; ``seed`` is there because every language takes one.
 
+    Args:
+        settings: source, split and sizes.
+        seed: plays no part.
+        shared: the tokenizer of several texts, this one among them; None for one of its own.
+
     Raises:
         TextError: text that cannot be used, too little of it for one block in each part, or a damaged cache.
     """
 
-    def __init__(self, settings: TextSettings, seed: int = 0) -> None:
-        self.settings = settings
+    def __init__(self, settings: TextSettings, seed: int = 0, shared: SharedTokenizer | None = None) -> None:
+        self.settings, self._shared = settings, shared
         self.block_length = settings.block_length
+        self._documents = Documents(settings, PASSAGE_BLOCKS * self.block_length)
         self._survey = Survey()
-        for _ in self._survey.passing(self._documents()):
+        for _ in self._survey.passing(self._documents):
             pass
         self._parts = split_documents(len(self._survey.names), settings.held_out_every)
         self._check_documents()
-        self.folder = complete_folder(Path(settings.cache).expanduser() / self.fingerprint(), self._fill_cache)
+        self.folder = complete_folder(cache_place(settings.cache) / self.fingerprint(), self._fill_cache)
         check_folder(self.folder)
         bpe = load_tokenizer(self.folder / "tokenizer.json")
         self.tokenizer: Any = wrapped_tokenizer(bpe)
@@ -137,6 +128,8 @@ class TextLanguage:
             "held_out_every": self.settings.held_out_every,
             "text_sha256": self._survey.text_sha256,
         }
+        if self._shared is not None:
+            shaping["tokenizer_texts_sha256"] = self._shared.fingerprint
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
@@ -144,6 +137,7 @@ class TextLanguage:
         return {
             "kind": "text",
             "source": self.settings.source,
+            **self._documents.facts(),
             "n_documents": self._by_part(np.ones_like(self._n_blocks)),
             "n_tokens": self._by_part(self._packed.n_tokens),
             "n_blocks": self._by_part(self._n_blocks),
@@ -153,7 +147,7 @@ class TextLanguage:
             "block_length": self.block_length,
             "vocabulary_size": self.vocabulary_size,
             "vocabulary_size_asked": self.settings.vocabulary_size,
-            "characters_per_token": sum(self._survey.n_characters) / int(self._packed.n_tokens.sum()),
+            "characters_per_token": self._survey.n_characters / int(self._packed.n_tokens.sum()),
             "zero_count_share": float((self._counts == 0).mean()),
             "excluded_ids": list(self.excluded_ids),
             "text_sha256": self._survey.text_sha256,
@@ -162,19 +156,19 @@ class TextLanguage:
             "measured_document_names": self._names(self.measured_documents),
         }
 
-    def _documents(self) -> Iterator[Document]:
-        return read_documents(self.settings.source, self.settings.text_field, PASSAGE_BLOCKS * self.block_length)
-
     def _fill_cache(self, folder: Path) -> None:
         """Train on the training documents, then pack all; the text is read anew for each, so that it need not fit into memory."""
-        training = (document.text for document, part in zip(self._documents(), self._parts, strict=False) if part == PARTS["train"])
-        tokenizer = train_tokenizer(self._tracked(training, "Training the tokenizer", part="train"), self.settings.vocabulary_size)
+        tokenizer = self._own_tokenizer() if self._shared is None else self._shared.tokenizer
         tokenizer.save(str(folder / "tokenizer.json"))
         survey = Survey()
-        documents = self._tracked(survey.passing(self._documents()), "Packing tokens")
+        documents = self._tracked(survey.passing(self._documents), "Packing tokens")
         pack_documents(documents, self._parts, tokenizer, folder)
         if survey.text_sha256 != self._survey.text_sha256:
             raise TextError(f"data.source {self.settings.source!r} changed while it was read; start again when nobody writes to it.")
+
+    def _own_tokenizer(self) -> Tokenizer:
+        training = (document.text for document, part in zip(self._documents, self._parts, strict=False) if part == PARTS["train"])
+        return train_tokenizer(self._tracked(training, "Training the tokenizer", part="train"), self.settings.vocabulary_size)
 
     def _tracked(self, items: Iterable[Any], description: str, part: str | None = None) -> Iterable[Any]:
         console = Console(stderr=True)
@@ -186,7 +180,7 @@ class TextLanguage:
         n_needed = every // 2 + every + 1
         if n_documents < n_needed:
             raise TextError(
-                f"data.source {self.settings.source!r} has {n_documents} documents of {sum(self._survey.n_characters)} characters in all; "
+                f"data.source {self.settings.source!r} has {n_documents} documents of {self._survey.n_characters} characters in all; "
                 f"expected at least {n_needed}, so that the train, reference and measured parts have one each. Give more documents or "
                 f"lower data.held_out_every (now {every}); a txt file alone counts one for every {PASSAGE_BLOCKS} x data.block_length "
                 f"= {PASSAGE_BLOCKS * self.block_length} characters."

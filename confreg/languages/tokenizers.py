@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from confreg.languages.documents import TextError
+from confreg.languages.plain_text import CUT, TextError
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
@@ -85,13 +84,13 @@ def _encode_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Iterator[np.n
 
 
 def split_text(text: str, n_characters: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut a long text where the pre-tokenizer always cuts: after a word's character and before a blank.
+    """Cut a long text where the pre-tokenizer always cuts: after a word's character and before a blank or a sign.
 
     So the tokens of the pieces, joined, are the tokens of the text. A text without any such place stays whole.
     """
-    boundary, start = re.compile(r"(?<=\w)(?=[ \n])"), 0
+    start = 0
     while len(text) - start > n_characters:
-        found = boundary.search(text, start + n_characters)
+        found = CUT.search(text, start + n_characters)
         if found is None:
             break
         yield text[start : found.start()]

@@ -35,3 +35,28 @@ def bayes_log_probs(
             latent = latent * likelihood
             latent = latent / latent.sum(dim=1, keepdim=True)
     return predictions.log()
+
+
+def mixture_log_probs(
+    weights: Float[Tensor, "part"],
+    first_log_probs: Float[Tensor, "part vocab"],
+    predictions: Float[Tensor, "part block token vocab"],
+    blocks: Int[Tensor, "block token"],
+) -> Float[Tensor, "block token vocab"]:
+    """Nats: log P(token t + 1 | tokens up to t) for a reader who does not know from which of several languages a block is.
+
+    Each language's own prediction counts as much as its weight times the probability that it gives to the tokens so far.
+
+    Args:
+        weights: positive; the prior of each language, up to a factor.
+        first_log_probs: float64, of a block's first token in each language.
+        predictions: float64, each language's own log P(token t + 1 | tokens up to t).
+        blocks: token ids; each block is possible in one of the languages at least.
+
+    Returns:
+        float64; the distribution at the last position is that of the token after the block.
+    """
+    following = blocks[:, 1:].expand(len(weights), -1, -1).unsqueeze(-1)
+    each_token = torch.cat([first_log_probs[:, blocks[:, :1]], predictions[:, :, :-1].gather(-1, following).squeeze(-1)], dim=-1)
+    evidence = weights.double().log()[:, None, None] + each_token.cumsum(-1)
+    return torch.logsumexp(evidence.log_softmax(0).unsqueeze(-1) + predictions, dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -42,10 +43,12 @@ class EffectSums:
 
     @classmethod
     def of(cls, changes: EffectChanges, clusters: Int[Tensor, "position"], n_clusters: int) -> EffectSums:
-        """Sum the changes of each document."""
+        """Sum the changes of each document; of a change that is None there is no column."""
         sums = {}
         for column, name in AVERAGED.items():
-            values: Float[Tensor, "position neuron"] = getattr(changes, name)
+            values: Float[Tensor, "position neuron"] | None = getattr(changes, name)
+            if values is None:
+                continue
             sums[column] = ClusterSums.of(values if column in SIGNED else values.abs(), clusters, n_clusters)
         return cls(sums)
 
@@ -57,14 +60,22 @@ class EffectSums:
         """Documents with a scored position."""
         return self.of_column["loss_effect"].n_clusters
 
-    def columns(self, share_floor_nats: float, clusters_min: int) -> dict[str, Float[Tensor, "neuron"]]:
-        """Means, standard errors and mediated shares by their column names; nan where undefined."""
+    def columns(
+        self, share_floor_nats: float, clusters_min: int, has_frequency_direction: bool = True
+    ) -> dict[str, Float[Tensor, "neuron"]]:
+        """Means, standard errors and mediated shares by their column names; nan where undefined.
+
+        Where there is no frequency direction, nothing can pass through it: that share is undefined too.
+        """
         columns = {}
         for name, sums in self.of_column.items():
             columns[name], columns[f"{name}_stderr"] = sums.mean(), sums.stderr()
         for name, (frozen, total) in MEDIATED.items():
             share = share_not_in(self.of_column[frozen], self.of_column[total], share_floor_nats, clusters_min)
-            columns[name], columns[f"{name}_stderr"], columns[f"{name}_low"] = share.value, share.stderr, share.low
+            values = {name: share.value, f"{name}_stderr": share.stderr, f"{name}_low": share.low}
+            if name == "frequency_mediated_share" and not has_frequency_direction:
+                values = {column: torch.full_like(each, torch.nan) for column, each in values.items()}
+            columns |= values
         return columns
 
 

@@ -17,6 +17,11 @@ class Frequency:
     direction: Float[Tensor, "vocab"]  # unit vector, or zero
     zero_count_share: float
 
+    @property
+    def has_direction(self) -> bool:
+        """Whether there is a frequency direction: not where all tokens are equally frequent, as before anything was read."""
+        return bool(self.direction.any())
+
     @classmethod
     def of(cls, token_counts: Int[Tensor, "vocab"], vocabulary_size: int, like: Tensor) -> Frequency:
         """Frequencies from counts.
@@ -68,9 +73,14 @@ def frequency_direction(frequency_log_probs: Float[Tensor, "vocab"]) -> Float[Te
 
 
 def frequency_cosine(logit_writes: Float[Tensor, "neuron vocab"], frequency_direction: Float[Tensor, "vocab"]) -> Float[Tensor, "neuron"]:
-    """Cosine between what a neuron writes to the vocabulary-centred logits and the frequency direction; a zero row gives nan."""
+    """Cosine between what a neuron writes to the vocabulary-centred logits and the frequency direction.
+
+    Returns:
+        nan for a zero row, and for all where there is no such direction.
+    """
     centred = logit_writes - logit_writes.mean(-1, keepdim=True)
-    return centred @ frequency_direction / centred.norm(dim=-1)
+    cosines = centred @ frequency_direction / centred.norm(dim=-1)
+    return cosines if frequency_direction.any() else torch.full_like(cosines, torch.nan)
 
 
 def zero_count_share(token_counts: Int[Tensor, "vocab"]) -> float:

@@ -1,8 +1,9 @@
 """The closed, typed configuration: every default and every range, once."""
 
-from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
+from confreg.settings.data import DataSettings, SyntheticSettings, SyntheticSource, TextSettings, TextSource
 from confreg.settings.mapping import digest, identity, setting_types, settings_from_mapping, settings_to_mapping
 from confreg.settings.measure import MeasurementRequest, MeasureSettings, SelectionRules
+from confreg.settings.mixture import MixtureSettings, PartSettings, is_all_synthetic, texts_of
 from confreg.settings.model import ModelSettings, OptimizerSettings
 from confreg.settings.ranges import SettingError, check_ranges, setting
 from confreg.settings.run import (
@@ -22,21 +23,27 @@ __all__ = [
     "LoggerSettings",
     "MeasureSettings",
     "MeasurementRequest",
+    "MixtureSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "PartSettings",
     "RunSettings",
     "SelectionRules",
     "SettingError",
     "Settings",
     "SyntheticSettings",
+    "SyntheticSource",
     "TextSettings",
+    "TextSource",
     "TrainerSettings",
     "WandbSettings",
     "check_ranges",
     "digest",
     "identity",
+    "is_all_synthetic",
     "setting",
     "setting_types",
     "settings_from_mapping",
     "settings_to_mapping",
+    "texts_of",
 ]

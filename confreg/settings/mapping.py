@@ -7,17 +7,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
+from confreg.settings.mixture import MixtureSettings
 from confreg.settings.ranges import SettingError, check_ranges
 from confreg.settings.run import Settings
 
-DATA_KINDS: dict[str, type[DataSettings]] = {"synthetic": SyntheticSettings, "text": TextSettings}
-NOT_IDENTITY = ("run", "resume", "logger", "data.cache", "trainer.progress_bar", "trainer.model_summary")
+DATA_KINDS: dict[str, type[DataSettings]] = {"synthetic": SyntheticSettings, "text": TextSettings, "mixture": MixtureSettings}
+PART = "NAME"  # stands for every name of a part in the list of keys
+NOT_IDENTITY = (
+    *("run", "resume", "logger", "data.cache", f"data.parts.{PART}.text.cache"),
+    *("trainer.progress_bar", "trainer.model_summary"),
+)
 
 
 def settings_to_mapping(settings: Settings) -> dict[str, Any]:
@@ -58,7 +63,14 @@ def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def identity(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs must share to be the same run: dotted keys and values, without where it lives and what only looks on."""
-    return {key: value for key, value in flattened(mapping) if not any(f"{key}.".startswith(f"{left_out}.") for left_out in NOT_IDENTITY)}
+    left_out = tuple(f"{each}." for each in NOT_IDENTITY)
+    return {key: value for key, value in flattened(mapping) if not as_listed(f"{key}.").startswith(left_out)}
+
+
+def as_listed(key: str) -> str:
+    """A dotted key as :func:`setting_types` lists it, where one key below ``data.parts.NAME`` stands for those of every part."""
+    names = key.split(".")
+    return ".".join([*names[:2], PART, *names[3:]]) if names[:2] == ["data", "parts"] and len(names) > 3 else key
 
 
 def digest(mapping: Mapping[str, Any]) -> str:
@@ -79,5 +91,7 @@ def setting_types() -> dict[str, Any]:
 def _types_below(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, annotation in get_type_hints(kind).items():
         yield f"{prefix}{name}", annotation
-        if is_dataclass(annotation) and isinstance(annotation, type):
-            yield from _types_below(annotation, f"{prefix}{name}.")
+        below = f"{prefix}{name}.{PART}." if get_origin(annotation) is dict else f"{prefix}{name}."
+        for each in (annotation, *get_args(annotation)):  # of dict[str, Part] and Part | None: the part
+            if is_dataclass(each) and isinstance(each, type):
+                yield from _types_below(each, below)

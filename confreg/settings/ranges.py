@@ -44,6 +44,8 @@ def _complaints(settings: Any, path: str) -> Iterator[str]:
         value, key = getattr(settings, each.name), f"{path}.{each.name}" if path else each.name
         if is_dataclass(value):
             yield from _complaints(value, key)
+        elif isinstance(value, dict):
+            yield from (text for name, entry in value.items() if is_dataclass(entry) for text in _complaints(entry, f"{key}.{name}"))
         elif value is not None:
             yield from _complaints_about_value(key, value, dict(each.metadata))
     own_check = getattr(settings, "complaints", None)

@@ -10,13 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from confreg.languages.blocks import Language
+from confreg.languages.order import BlockOrder, seed_of
 
-LARGE_PRIME = 1_000_003  # keeps (seed, number) pairs of usual sizes apart
-
-
-def seed_of(seed: int, number: int) -> int:
-    """One seed for a pair of a run's seed and a step's or pass's number."""
-    return (seed * LARGE_PRIME + number) % 2**63
+__all__ = ["StepIndexedBatches", "StepIndexedLoader", "TrainBlocks", "keep_batch", "seed_of", "train_loader", "validation_loader"]
 
 
 class StepIndexedBatches(Sampler[list[int]]):
@@ -47,7 +43,7 @@ class StepIndexedBatches(Sampler[list[int]]):
     ) -> None:
         self.n_blocks, self.batch_size, self.n_batches, self.seed = n_blocks, batch_size, n_batches, seed
         self.start, self.repeat, self.rank, self.world_size = start, repeat, rank, world_size
-        self._pass_number, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._order = BlockOrder(n_blocks, seed)
 
     def __len__(self) -> int:
         return self.n_batches  # of the whole epoch: Lightning counts the batches before the start itself
@@ -56,16 +52,7 @@ class StepIndexedBatches(Sampler[list[int]]):
         for batch in range(self.start, self.n_batches):
             number = batch % self.repeat if self.repeat else batch
             first = (number * self.world_size + self.rank) * self.batch_size
-            yield [self._index(sample) for sample in range(first, first + self.batch_size)]
-
-    def _index(self, sample: int) -> int:
-        if self.n_blocks is None:
-            return sample
-        number, offset = divmod(sample, self.n_blocks)
-        if number != self._pass_number:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
-            self._pass_number, self._order = number, torch.randperm(self.n_blocks, generator=generator)
-        return int(self._order[offset])
+            yield self._order.numbers(range(first, first + self.batch_size)).tolist()
 
 
 class TrainBlocks(Dataset[Tensor]):

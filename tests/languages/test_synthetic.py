@@ -12,6 +12,7 @@ from confreg.languages.synthetic import (
     PARTS,
     SyntheticLanguage,
     latent_grid,
+    number_tokenizer,
     transition_log_probs,
     transition_scores,
     unigram_log_probs,
@@ -165,3 +166,19 @@ def test_the_facts_are_plain_values_and_tell_the_cosine_with_the_unigram() -> No
     expected = float(direction @ unigram / direction.norm() / unigram.norm())
     assert facts["frequency_direction_cosine_with_unigram"] == pytest.approx(expected)
     assert facts["latents"] == latent_grid(tiny()).tolist()
+
+
+def test_the_tokenizer_writes_ids_as_numbers_and_reads_them_again() -> None:
+    language = SyntheticLanguage(tiny(), seed=0)
+    ids = language.measured[0].tolist()
+    text = language.tokenizer.decode(ids)
+    assert text == " ".join(str(each) for each in ids)
+    assert language.tokenizer(text).input_ids == ids
+    assert language.tokenizer(" 4   0\n3 ").input_ids == [4, 0, 3]
+    assert len(number_tokenizer(300)) == 300
+
+
+@pytest.mark.parametrize("text", ["5", "04", "one", "-1", "1.5"])
+def test_text_that_is_no_id_of_the_language_is_refused_rather_than_read_as_something_else(text: str) -> None:
+    with pytest.raises(Exception, match="Missing"):
+        number_tokenizer(5)(text)

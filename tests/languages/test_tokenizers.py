@@ -76,6 +76,14 @@ def test_the_tokens_of_the_pieces_of_a_long_text_are_the_tokens_of_the_text(toke
         np.testing.assert_array_equal(joined, tokenizer.encode(text).ids)
 
 
+def test_a_text_without_blanks_is_cut_before_its_signs_and_keeps_its_tokens(tokenizer):
+    text = "置信度神经元。词，元！(ab)c9;'s_x.y_," * 40
+    pieces = list(split_text(text, 50))
+    assert len(pieces) > 10
+    joined = np.concatenate([tokenizer.encode(piece).ids for piece in pieces])
+    np.testing.assert_array_equal(joined, tokenizer.encode(text).ids)
+
+
 def test_pieces_cut_anywhere_would_have_other_tokens(tokenizer, write_text):
     text = write_text(0, 500)
     joined = [i for start in range(0, len(text), 37) for i in tokenizer.encode(text[start : start + 37]).ids]

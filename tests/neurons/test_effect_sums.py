@@ -66,6 +66,14 @@ def test_every_share_is_one_minus_the_ratio_of_two_mean_absolute_effects(changes
         assert (columns[f"{column}_low"] < columns[column]).all()
 
 
+def test_without_a_frequency_direction_only_the_share_through_it_is_undefined(changes: EffectChanges, clusters: Tensor) -> None:
+    sums = EffectSums.of(changes, clusters, N_CLUSTERS)
+    undefined = {f"frequency_mediated_share{suffix}" for suffix in ("", "_stderr", "_low")}
+    for name, values in sums.columns(1e-6, 16, has_frequency_direction=False).items():
+        expected = torch.full_like(values, torch.nan) if name in undefined else sums.columns(1e-6, 16)[name]
+        torch.testing.assert_close(values, expected, equal_nan=True)
+
+
 def test_the_columns_are_these_and_no_others(changes: EffectChanges, clusters: Tensor) -> None:
     effects = {f"{name}{suffix}" for name in DEFINITIONS for suffix in ("", "_stderr")}
     shares = {f"{name}{suffix}" for name in SHARES for suffix in ("", "_stderr", "_low")}

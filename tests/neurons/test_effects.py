@@ -157,3 +157,12 @@ def test_pushing_the_prediction_up_the_frequency_direction_brings_it_nearer_the_
     from_uniform = (log_q.exp() * log_q).sum() + torch.tensor(13.0).double().log()
     torch.testing.assert_close(changes.kl_from_frequency, -from_uniform.expand(6, 1), atol=1e-12, rtol=0)
     torch.testing.assert_close(changes.kl_to_frequency, (log_q.mean() + torch.tensor(13.0).double().log()).expand(6, 1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_leaving_out_the_scale_changes_no_bit_of_the_other_effects(make_last_layer: Callable, size: str) -> None:
+    writes, unembedding = SIZES[size]
+    inputs = make_last_layer(writes=writes, unembedding=unembedding).fast_inputs(torch.float32)
+    whole, cut = effect_changes(*inputs), effect_changes(*inputs, with_scale_only=False)
+    assert cut.loss_scale_only is None
+    assert all(torch.equal(getattr(whole, name), getattr(cut, name)) for name in NAMES if name != "loss_scale_only")

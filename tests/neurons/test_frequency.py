@@ -58,6 +58,16 @@ def test_the_cosine_is_one_along_the_direction_whatever_is_added_to_all_logits_a
     assert cosines[2].isnan()
 
 
+def test_without_a_direction_no_cosine_is_defined() -> None:
+    writes = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before_any_token = Frequency.of(torch.zeros(5, dtype=torch.int64), 5, like=writes)
+    assert not before_any_token.has_direction
+    assert before_any_token.zero_count_share == 1.0
+    assert before_any_token.log_probs.tolist() == pytest.approx([-math.log(5)] * 5)
+    assert frequency_cosine(writes, before_any_token.direction).isnan().all()
+    assert Frequency.of(COUNTS, 5, like=writes).has_direction
+
+
 def test_the_zero_count_share_counts_ids_never_seen() -> None:
     assert zero_count_share(COUNTS) == pytest.approx(2 / 5)
 

@@ -1,6 +1,12 @@
 import pytest
 
-from confreg.settings.targets import complaints_about_callbacks, complaints_about_targets, is_allowed
+from confreg.settings.targets import (
+    LOGGER_PREFIXES,
+    complaints_about_callbacks,
+    complaints_about_loggers,
+    complaints_about_targets,
+    is_allowed,
+)
 
 HOSTILE = [
     "os.system",
@@ -40,6 +46,25 @@ def test_a_target_outside_the_allow_list_is_refused_by_name_and_never_imported(t
 @pytest.mark.parametrize("target", ["lightning.pytorch.callbacks.EarlyStopping", "confreg.callbacks.MeasureOnClock"])
 def test_callbacks_of_lightning_and_of_confreg_are_allowed(target):
     assert list(complaints_about_callbacks({"one": {"_target_": target, "monitor": "val/loss"}}, "extra")) == []
+
+
+@pytest.mark.parametrize("target", [*HOSTILE, "lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.loggers.mlflow.os.system"])
+def test_a_logger_is_a_class_of_lightnings_loggers_and_nothing_else(target):
+    assert not is_allowed(target, LOGGER_PREFIXES)
+    (complaint,) = complaints_about_loggers({"spy": {"_target_": target}}, "extra")
+    assert complaint.startswith(f"extra.spy._target_ is {target!r}; expected a class below lightning.pytorch.loggers.")
+    assert list(complaints_about_loggers({"board": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}, "extra")) == []
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+def test_the_name_of_a_logger_is_a_plain_one_because_it_is_a_folder_too(name):
+    (complaint,) = complaints_about_loggers({name: {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}, "extra")
+    assert complaint.startswith(f"extra has an entry {name!r}; expected a plain name")
+
+
+def test_wandb_is_no_extra_logger_because_its_axes_are_defined_once():
+    (complaint,) = complaints_about_loggers({"more": {"_target_": "lightning.pytorch.loggers.WandbLogger"}}, "extra")
+    assert complaint.endswith("set logger.wandb instead.")
 
 
 def test_a_hostile_target_is_found_however_deep_it_lies():
