@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
-from confreg.figures.run_records import RunRecords, setting_of
+from confreg.figures.run_records import RunRecords, number_setting_of, setting_of
 
 DOCUMENTS_MIN = 16  # of the records' contract, where the run's configuration does not say
 LOST_SHOWN = 8  # names in the sentence on neurons that formed and were lost
@@ -31,8 +31,12 @@ def large_number(value: float) -> str:
 def _progress(records: RunRecords) -> Iterator[str]:
     last, planned = records.steps[-1], setting_of(records.config, "trainer.max_steps")
     status = records.facts.get("status")
-    if status not in (None, "finished") or (isinstance(planned, int) and last < planned):
-        target = f" of {planned:,}" if isinstance(planned, int) else ""
+    target = f" of {planned:,}" if isinstance(planned, int) else ""
+    if records.facts.get("measured_weights") == "averaged":
+        yield "What is measured and saved here are averages of the weights over many steps, not the weights of one step."
+    if status == "finished" and records.facts.get("stopped_early"):
+        yield f"This run was stopped early, at step {last:,}{target}; that step was measured as its last."
+    elif status not in (None, "finished") or (isinstance(planned, int) and last < planned):
         yield f"This run is not complete (status: {status or 'unknown'}): it was last measured at step {last:,}{target}."
 
 
@@ -47,17 +51,27 @@ def _losses(records: RunRecords) -> Iterator[str]:
         above = row["loss_nats"] - row["bayes_loss_nats"]
         side = "above" if above >= 0 else "below"
         sentence += f", {abs(above):.3f} {side} the {row['bayes_loss_nats']:.3f} of a predictor that knows the language"
-    yield sentence + "."
+    yield " ".join([f"{sentence}.", *_confidence(row)])
+
+
+def _confidence(row: dict[str, float]) -> Iterator[str]:
+    """How sure the model is against what the evidence warrants, and how well its best guess is calibrated; what is unknown is left out."""
+    excess, calibration = row["excess_entropy_nats"], row["calibration_error"]
+    if not math.isnan(excess):
+        side, sure = ("above", "less") if excess >= 0 else ("below", "more")
+        yield f"Its entropy is {abs(excess):.3f} nats {side} that of such a predictor: it is {sure} sure than the evidence warrants."
+    if not math.isnan(calibration):
+        yield f"Its calibration error is {calibration:.3f}."
 
 
 def why_nothing_is_named(records: RunRecords) -> str | None:
     """A sentence where the measured text has too few documents for the rules to name anybody; else None."""
     n_documents = records.model_at_last().get("n_documents", math.nan)
-    needed = setting_of(records.config, "measure.request.rules.clusters_min", DOCUMENTS_MIN)
+    needed = number_setting_of(records.config, "measure.request.rules.clusters_min") or DOCUMENTS_MIN
     if math.isnan(n_documents) or n_documents >= needed:
         return None
     return (
-        f"Nothing is named: the measured text has {_count(int(n_documents), 'document')} and the rules ask for at least {needed}, "
+        f"Nothing is named: the measured text has {_count(int(n_documents), 'document')} and the rules ask for at least {needed:g}, "
         "because error bars count documents, not tokens."
     )
 

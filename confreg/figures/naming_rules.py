@@ -8,6 +8,10 @@ from confreg.figures.histories import FORMED_AFTER
 from confreg.figures.run_records import setting_of
 
 RULES = "measure.request.rules"
+COUNTED = {
+    "corpus": "The token frequencies are those of the training part.",
+    "seen": "The token frequencies are those of the tokens that the training read before the checkpoint's step: at step 0 there are none.",
+}
 
 
 def naming_rules(config: dict[str, Any]) -> list[str]:
@@ -48,5 +52,6 @@ def _frequency_rule(config: dict[str, Any]) -> str:
         f"Token-frequency neuron: {_effect_floor(config, 'its effect on the divergence from the token frequencies')}; at least "
         f"{_number(config, 'frequency_mediated_share_min')} of its effect on the loss passes through the frequency direction (lower 95 % "
         f"bound); and its output points along that direction (cosine at least {_number(config, 'frequency_cosine_min')} in size). "
-        f"None is named where {_number(config, 'zero_count_share_max')} or more of the vocabulary was never counted."
+        f"None is named where {_number(config, 'zero_count_share_max')} or more of the vocabulary was never counted. "
+        f"{COUNTED.get(setting_of(config, 'frequency') or 'corpus', '')}"
     )

@@ -1,15 +1,43 @@
 // Figures over optimizer steps; each carries a line at the step that the slider shows.
 
-const overSteps = [];
+const overSteps = new Set();
+
+const NO_TRUTH = "The best prediction of this text is not known, so nothing is drawn here. It is known for the synthetic languages (data=known_confidence and its controls).";
+const MISSING = {
+  loss: "No loss was recorded: the run has no model table, or its loss_nats is null.",
+  entropy: "No entropy was recorded: the run has no model table, or its entropy_nats is null.",
+  excess: NO_TRUTH, confidence: NO_TRUTH,
+  calibration: "No calibration error was recorded: the run has no model table, or its calibration_error is null.",
+  counts: "No counts were recorded: the run has no model table.",
+};
 
 function drawOverSteps(id, traces, yAxis, more = {}) {
   const drawn = traces.filter(Boolean);
-  if (!drawn.length) return showEmpty(id, "Nothing was recorded for this figure.");
-  const cursor = { type: "line", xref: "x", yref: "paper", x0: 0, x1: 0, y0: 0, y1: 1, line: { color: "#9aa5b1", width: 1, dash: "dot" }, layer: "below" };
-  Plotly.newPlot(id, drawn, layout({ xaxis: stepAxis(), yaxis: yAxis, shapes: [cursor], ...more }), SMALL);
+  if (!drawn.length) return showEmpty(id, MISSING[id] || "Nothing was recorded for this figure.");
+  const { ticks, ...rest } = more;
+  Plotly.react(id, drawn, layout({ xaxis: stepAxis(ticks), yaxis: yAxis, ...rest }), SMALL);
   const figure = document.getElementById(id);
+  if (!overSteps.has(figure)) addCursor(figure);
+  moveCursor(figure);
+}
+
+// The cursor is a line laid over the figure: to move it costs nothing, to draw a dozen figures anew would.
+function addCursor(figure) {
+  const cursor = document.createElement("div");
+  cursor.className = "cursor";
+  figure.append(cursor);
   figure.on("plotly_click", (event) => showNearestStep(event.points[0].x));
-  overSteps.push(figure);
+  figure.on("plotly_afterplot", () => moveCursor(figure)); // zoomed, or of another size
+  overSteps.add(figure);
+}
+
+function moveCursor(figure) {
+  const { xaxis, yaxis } = figure._fullLayout, cursor = figure.querySelector(":scope > .cursor");
+  const x = xaxis.l2p(stepPosition(run.steps[shownAt()]));
+  cursor.hidden = x < 0 || x > xaxis._length;
+  cursor.style.transform = `translateX(${xaxis._offset + x}px)`;
+  cursor.style.top = `${yaxis._offset}px`;
+  cursor.style.height = `${yaxis._length}px`;
 }
 
 function modelLine(column, name, colour, line = {}, marker = { size: 5 }) {
@@ -17,25 +45,33 @@ function modelLine(column, name, colour, line = {}, marker = { size: 5 }) {
   if (!hasValues(values)) return null;
   return {
     x: run.model.step.map(stepPosition), y: values, customdata: run.model.step.map(thousands), name, type: "scatter", cliponaxis: false,
-    mode: marker ? "lines+markers" : "lines", line: { color: colour, width: 2, ...line }, marker: { color: colour, ...marker },
+    mode: marker ? "lines+markers" : run.model.step.length > 1 ? "lines" : "markers", line: { color: colour, width: 2, ...line }, marker: { color: colour, ...marker },
     hovertemplate: `step %{customdata}<br>${name}: %{y:.4~g}<extra></extra>`,
   };
 }
 
-function drawLosses() {
-  const bayes = modelLine("bayes_loss_nats", "best predictor", COLOURS.best, { dash: "dash" }, null);
-  const own = bayes ? null : modelLine("entropy_nats", "entropy of the model", COLOURS.quiet, { dash: "dot" }, null);
-  drawOverSteps("loss", [modelLine("loss_nats", "model", COLOURS.ink), bayes, own], valueAxis("loss (nats per token)"));
-  if (!bayes) return;
+function drawModel() {
+  const zero = { zeroline: true, zerolinecolor: COLOURS.cursor };
+  drawOverSteps("loss", [
+    modelLine("loss_nats", "model", COLOURS.ink),
+    modelLine("bayes_loss_nats", "best predictor", COLOURS.best, { dash: "dash" }, null),
+  ], valueAxis("loss (nats per token)"));
+  drawOverSteps("entropy", [
+    modelLine("entropy_nats", "model", COLOURS.ink),
+    modelLine("bayes_entropy_nats", "best predictor", COLOURS.best, { dash: "dash" }, null),
+  ], valueAxis("entropy (nats per token)"));
+  drawOverSteps("confidence", [modelLine("excess_entropy_nats", "entropy of the model less that of the best predictor", COLOURS.ink)],
+    valueAxis("excess entropy (nats)", zero), { showlegend: false });
   drawOverSteps("excess", [
     modelLine("excess_loss_nats", "excess loss", COLOURS.ink),
     modelLine("bayes_kl_nats", "divergence D(best ‖ model)", COLOURS.best, { dash: "dash" }, null),
   ], logAxis("distance (nats per token)", [run.model.excess_loss_nats, run.model.bayes_kl_nats]));
-  drawOverSteps("confidence", [modelLine("excess_entropy_nats", "entropy of the model less that of the best predictor", COLOURS.ink)],
-    valueAxis("excess entropy (nats)", { zeroline: true, zerolinecolor: "#9aa5b1" }), { showlegend: false });
+  drawOverSteps("calibration", [modelLine("calibration_error", "calibration error", COLOURS.ink)],
+    valueAxis("calibration error (probability)", { rangemode: "tozero", ...zero }), { showlegend: false });
 }
 
 function drawCounts() {
+  if (run.why_nothing_is_named) return showEmpty("counts", run.why_nothing_is_named);
   const control = { dash: "dot", width: 1.5 };
   const open = (symbol) => ({ size: 6, symbol: `${symbol}-open` });
   const most = run.model.n_entropy_neurons.concat(run.model.n_frequency_neurons).reduce((a, b) => Math.max(a, b), 1);
@@ -45,40 +81,4 @@ function drawCounts() {
     modelLine("n_frequency_neurons", "token-frequency", COLOURS["token-frequency"], {}, { size: 6, symbol: "square" }),
     modelLine("n_frequency_neurons_control", "control", COLOURS["token-frequency"], control, open("square")),
   ], valueAxis("neurons", { range: [-0.05 * most, 1.08 * most], nticks: 6, tickformat: "~r" }));
-}
-
-function spellTrace(kind, formed) {
-  const { order, name, first_step, last_step, n_clock_steps, formed_after } = run.spells;
-  const x = [], y = [], text = [];
-  name.forEach((each, index) => {
-    if (run.spells.kind[index] !== kind || (n_clock_steps[index] >= formed_after) !== formed) return;
-    const isBoth = name.some((other, at) => other === each && run.spells.kind[at] !== kind);
-    const row = order.indexOf(each) + (isBoth ? (kind === "entropy" ? -0.2 : 0.2) : 0);
-    const said = `${each}, ${kind}<br>named from step ${thousands(first_step[index])} to ${thousands(last_step[index])}`;
-    x.push(stepPosition(first_step[index]), stepPosition(last_step[index]), null);
-    y.push(row, row, null);
-    text.push(said, said, null);
-  });
-  const colour = COLOURS[kind];
-  return {
-    x, y, text, type: "scatter", mode: "lines+markers", hovertemplate: "%{text}<extra></extra>", name: formed ? kind : `${kind}, brief`,
-    line: { color: colour, width: formed ? 6 : 1.5 }, marker: { color: colour, size: formed ? 6 : 5, symbol: kind === "entropy" ? "diamond" : "square" },
-    opacity: formed ? 1 : 0.6, showlegend: x.length > 0,
-  };
-}
-
-function drawTimeline() {
-  const { order, n_named } = run.spells;
-  if (!order.length) return showEmpty("timeline", run.why_nothing_is_named || "No neuron was named at any step.");
-  const traces = ["entropy", "token-frequency"].flatMap((kind) => [spellTrace(kind, true), spellTrace(kind, false)]);
-  const rows = { range: [order.length - 0.4, -0.6], tickvals: order.map((_, row) => row), ticktext: order, gridcolor: "#f1f3f5", zeroline: false };
-  const left_out = n_named - order.length;
-  const title = left_out ? `layer.neuron (${left_out} brief ones not shown)` : "layer.neuron";
-  document.getElementById("timeline").style.height = `${110 + 19 * order.length}px`;
-  drawOverSteps("timeline", traces, { ...rows, title: { text: title, standoff: 10 }, automargin: true });
-}
-
-function moveCursors(step) {
-  const x = stepPosition(step);
-  for (const figure of overSteps) Plotly.relayout(figure, { "shapes[0].x0": x, "shapes[0].x1": x });
 }

@@ -2,8 +2,10 @@
 
 const slider = document.getElementById("step");
 const play = document.getElementById("play");
-const PLAY_PAUSE = 550; // milliseconds between steps
+const PLAY_PAUSE = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1500 : 550; // milliseconds between steps
 let timer = null;
+
+const shownAt = () => Number(slider.value);
 
 function readout(step) {
   const row = modelAt(step);
@@ -16,15 +18,54 @@ function readout(step) {
   return said.join(" · ");
 }
 
+// What follows the slider is drawn when it can be seen: a run of thousands of neurons stays quick.
+const AT_STEP = { neurons: drawNeurons, spectrum: drawSpectrum, "null-plane": drawNullPlane, "frequency-plane": drawFrequencyPlane, table: drawTable };
+const drawnAt = new Map();
+const isSeen = new Set();
+
+function drawIfStale(id) {
+  if (drawnAt.get(id) === shownAt()) return;
+  drawnAt.set(id, shownAt());
+  AT_STEP[id](shownAt());
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) isSeen.add(target.id);
+    else isSeen.delete(target.id);
+    if (isIntersecting) drawIfStale(target.id);
+  }
+}, { rootMargin: "200px" });
+
+// One after the other, from the top of the page, so that its first screen is there at once.
+const waiting = [];
+
+function drawWaiting() {
+  const next = waiting.shift();
+  if (!next) return;
+  next();
+  setTimeout(drawWaiting);
+}
+
+function drawAll() {
+  drawnAt.clear();
+  waiting.splice(0, waiting.length, drawModel, drawCounts, drawTimeline, drawTrajectories, ...Object.keys(AT_STEP).map((id) => () => drawIfStale(id)));
+  drawWaiting();
+}
+
+// Paper shows what no screen has shown yet.
+function drawAllNow() {
+  drawAll();
+  while (waiting.length) waiting.shift()();
+}
+
 function showStep(at) {
   const step = run.steps[at];
   slider.value = at;
   slider.setAttribute("aria-valuetext", `step ${step}`);
   document.getElementById("readout").innerHTML = readout(step);
-  drawNeurons(at);
-  drawSpectrum(at);
-  drawTable(at);
-  moveCursors(step);
+  overSteps.forEach(moveCursor);
+  isSeen.forEach(drawIfStale);
 }
 
 function showNearestStep(position) {
@@ -40,33 +81,22 @@ function stop() {
 }
 
 function start() {
-  if (Number(slider.value) === run.steps.length - 1) showStep(0);
+  if (shownAt() === run.steps.length - 1) showStep(0);
   play.textContent = "Pause";
   timer = setInterval(() => {
-    const next = Number(slider.value) + 1;
+    const next = shownAt() + 1;
     if (next >= run.steps.length) return stop();
     showStep(next);
     if (next === run.steps.length - 1) stop();
   }, PLAY_PAUSE);
 }
 
-function keepWhatTheRunHas() {
-  const has = hasValues(run.model.bayes_loss_nats) ? "bayes" : "no-bayes";
-  for (const part of document.querySelectorAll("[data-requires]")) if (part.dataset.requires !== has) part.remove();
-  for (const grid of document.querySelectorAll(".cards")) {
-    const halves = [...grid.querySelectorAll(":scope > .card:not(.wide)")];
-    if (halves.length % 2) halves.at(-1).classList.add("odd");
-  }
-}
-
-keepWhatTheRunHas();
 slider.max = run.steps.length - 1;
 slider.disabled = play.disabled = run.steps.length < 2;
-slider.addEventListener("input", () => { stop(); showStep(Number(slider.value)); });
+slider.addEventListener("input", () => { stop(); showStep(shownAt()); });
 play.addEventListener("click", () => (timer === null ? start() : stop()));
-document.getElementById("more").addEventListener("click", () => { showsAllRows = !showsAllRows; drawTable(Number(slider.value)); });
-drawLosses();
-drawCounts();
-drawTimeline();
 notePoints();
+offerFilters(() => drawTable(shownAt()));
 showStep(run.steps.length - 1);
+offerLooks(drawAll, drawAllNow);
+for (const id of Object.keys(AT_STEP)) seen.observe(document.getElementById(id));

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from plotly.offline import get_plotlyjs
 
 from confreg.figures.facts_tables import facts_tables
 from confreg.figures.findings import findings, large_number
+from confreg.figures.html_file import json_in_html, write_html
 from confreg.figures.naming_rules import naming_rules
 from confreg.figures.page_data import page_data
-from confreg.figures.run_records import ReportError, RunRecords, read_run, setting_of
-from confreg.records.durable import write_text_durably
+from confreg.figures.run_records import RunRecords, read_run, setting_of
 
 # In this order: each file uses only what stands before it.
-SCRIPTS = ("axes.js", "over_steps.js", "neurons.js", "spectrum.js", "table.js", "page.js")
+SCRIPTS = (
+    *("axes.js", "look.js", "over_steps.js", "timeline.js", "plane.js", "trajectories.js"),
+    *("neurons.js", "rule_planes.js", "spectrum.js", "table.js", "page.js"),
+)
 
 
 def write_page(run: Path, out: Path | None = None) -> Path:
@@ -37,15 +38,7 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     """
     run = Path(run)
     target = run / "report.html" if out is None else Path(out)
-    html = page_html(read_run(run))
-    try:
-        write_text_durably(target, html)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReportError(
-            f"{target} cannot be written ({reason}); expected a file in a folder that exists. Choose another --out."
-        ) from error
-    return target
+    return write_html(target, page_html(read_run(run)))
 
 
 def page_html(records: RunRecords) -> str:
@@ -61,14 +54,9 @@ def page_html(records: RunRecords) -> str:
         configuration=facts_tables(records.config) or "<p>This run has no config.yaml.</p>",
         facts=facts_tables(records.facts) or "<p>This run has no run.json.</p>",
         plotly=get_plotlyjs(),
-        data=_json_in_html(page_data(records)),
+        data=json_in_html(page_data(records)),
         script="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
     )
-
-
-def _json_in_html(data: dict[str, Any]) -> str:
-    # "</script>" in a name would end the element, "<!--" would change how the rest is read: no "<" stays.
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _strip(records: RunRecords) -> str:

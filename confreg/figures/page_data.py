@@ -9,14 +9,25 @@ import pandas as pd
 
 from confreg.figures.findings import why_nothing_is_named
 from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
-from confreg.figures.run_records import MODEL_FLOATS, NEURON_FLOATS, RunRecords
+from confreg.figures.naming_thresholds import layer_thresholds, rule_numbers
+from confreg.figures.run_records import MODEL_FLOATS, RunRecords
 
-# With plotly.js (4.8 MB) these budgets keep the page under 8 MB: at most about 8 bytes for a number.
-POINT_BUDGET = 50_000  # neuron x step, drawn as points
+# With plotly.js (4.8 MB) these budgets keep the page near 7 MB and a step of the slider quick: about 7 bytes for an effect, 6 for a share.
+POINT_BUDGET = 30_000  # neuron x step, drawn as points
 DETAIL_BUDGET = 9_000  # neuron x step, with every column for the hover text and the table
 SPECTRUM_BUDGET = 400  # singular values of a step
-POINT_COLUMNS = ("w_out_norm", "logit_var", "entropy_effect", "entropy_norm_mediated_share")
-DETAIL_COLUMNS = tuple(name for name in NEURON_FLOATS if name not in POINT_COLUMNS and not name.endswith("_low"))
+# Columns of the planes and trajectories, with their significant digits: shares are read to two decimals, effects to four.
+POINT_COLUMNS = {
+    "w_out_norm": 4,
+    "logit_var": 4,
+    "entropy_effect": 4,
+    "kl_from_frequency_effect": 4,
+    "null_space_share": 3,
+    "entropy_norm_mediated_share": 3,
+    "frequency_mediated_share": 3,
+    "frequency_cosine": 3,
+}
+DETAIL_COLUMNS = ("entropy_effect_stderr", "kl_from_frequency_effect_stderr", "loss_effect", "loss_effect_stderr")
 EXACT_NULL = 1e-6  # of the largest singular value; below it a direction is null by construction, not by training
 TIMELINE_ROWS = 40
 NEURON_DIGITS = 4
@@ -28,13 +39,14 @@ def page_data(records: RunRecords) -> dict[str, Any]:
 
     Returns:
         ``steps`` (the slider), ``model`` (columns over its own steps), ``neurons`` (columns as [step][neuron], null where not measured),
-        ``spells`` (who was named when) and ``spectrum``. Plain lists, rounded, without NaN.
+        ``rules`` (thresholds of the run), ``spells`` (who was named when) and ``spectrum``. Plain lists, rounded, without NaN.
     """
     return {
         "run": records.name,
         "steps": records.steps,
-        "model": {"step": records.model["step"].tolist(), **{name: compact(records.model[name], MODEL_DIGITS) for name in MODEL_FLOATS}},
-        "neurons": neuron_columns(records.neurons),
+        "model": model_columns(records.model),
+        "neurons": {**neuron_columns(records.neurons), "thresholds": threshold_columns(records)},
+        "rules": rule_numbers(records.config),
         "spells": _spells(records.neurons),
         "spectrum": spectrum_columns(records.spectrum),
         "why_nothing_is_named": why_nothing_is_named(records),
@@ -46,18 +58,34 @@ def compact(values: Any, digits: int) -> list[float | None]:
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values, dtype="float64")]
 
 
+def model_columns(model: pd.DataFrame) -> dict[str, Any]:
+    """Columns of the ``model`` table over its steps, and the best predictor's own entropy, which the excess is measured from (nats)."""
+    columns = {name: compact(model[name], MODEL_DIGITS) for name in MODEL_FLOATS}
+    bayes_entropy = compact(model["entropy_nats"] - model["excess_entropy_nats"], MODEL_DIGITS)
+    return {"step": model["step"].tolist(), **columns, "bayes_entropy_nats": bayes_entropy}
+
+
+def threshold_columns(records: RunRecords) -> list[dict[str, dict[str, float | None]]]:
+    """For each step: layer -> name of a threshold that the layer sets for itself -> its value."""
+    table = layer_thresholds(records.neurons, records.model, records.config)
+    return [
+        {str(layer): dict(zip(table.columns, compact(row, NEURON_DIGITS), strict=True)) for layer, row in rows.droplevel("step").iterrows()}
+        for _, rows in table.groupby(level="step")
+    ]
+
+
 def neuron_columns(neurons: pd.DataFrame) -> dict[str, Any]:
     """Columns of the ``neurons`` table as [step][neuron], the neurons in one order for all steps.
 
     Neurons that were ever named come first, then those that rank high in ``entropy_effect`` at some step. Where there are too many for a
-    page, the end of that order is left out; every column is kept for its beginning (``n_detailed``).
+    page, the end of that order is left out; standard errors and the effect on the loss are kept for its beginning (``n_detailed``).
     """
     order, n_steps = _order(neurons), neurons["step"].nunique()
     shown = order[: max(1, POINT_BUDGET // n_steps)]
     n_detailed = min(len(shown), max(1, DETAIL_BUDGET // n_steps))
     by_step = [_rows_in_order(rows, shown) for _, rows in neurons.groupby("step")]
-    kept = {name: len(shown) for name in POINT_COLUMNS} | dict.fromkeys(DETAIL_COLUMNS, n_detailed)
-    columns = {name: [compact(rows[name].to_numpy()[:count], NEURON_DIGITS) for rows in by_step] for name, count in kept.items()}
+    columns = {name: [compact(rows[name].to_numpy(), digits) for rows in by_step] for name, digits in POINT_COLUMNS.items()}
+    details = {name: [compact(rows[name].to_numpy()[:n_detailed], NEURON_DIGITS) for rows in by_step] for name in DETAIL_COLUMNS}
     is_kind = [rows[list(KINDS.values())].eq(True).to_numpy() for rows in by_step]
     return {
         "names": [f"{layer}.{neuron}" for layer, neuron in shown],
@@ -67,6 +95,7 @@ def neuron_columns(neurons: pd.DataFrame) -> dict[str, Any]:
         "kind": [(flags @ np.array([1, 2])).tolist() for flags in is_kind],  # 1: entropy, 2: token-frequency, 3: both
         "medians": _layer_medians(neurons),
         **columns,
+        **details,
     }
 
 

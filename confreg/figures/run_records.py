@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,18 @@ NEURON_FLOATS = (
     "entropy_effect",
     "entropy_effect_stderr",
     "entropy_norm_mediated_share",
-    "entropy_norm_mediated_share_low",
     "loss_effect",
     "loss_effect_stderr",
-    "norm_mediated_share",
     "kl_from_frequency_effect",
     "kl_from_frequency_effect_stderr",
     "frequency_mediated_share",
-    "frequency_mediated_share_low",
 )
 NEURON_FLAGS = ("is_entropy_neuron", "is_frequency_neuron")
 MODEL_FLOATS = (
     "tokens_seen",
     "loss_nats",
     "entropy_nats",
+    "calibration_error",
     "bayes_loss_nats",
     "excess_loss_nats",
     "excess_entropy_nats",
@@ -97,6 +96,13 @@ def setting_of(config: dict[str, Any], key: str, default: Any = None) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return default if value is None else value
+
+
+def number_setting_of(config: dict[str, Any], key: str) -> float | None:
+    """Value of a dotted key where it is a finite number; a file edited by hand may hold anything, which then counts as missing."""
+    value = setting_of(config, key)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
 
 
 def read_run(run: Path) -> RunRecords:

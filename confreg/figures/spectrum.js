@@ -3,7 +3,8 @@
 const spectrum = run.spectrum;
 
 function rampColour(position) {
-  const [from, to] = [[214, 224, 233], [128, 158, 186]];
+  const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  const [from, to] = [channels(COLOURS.faint), channels(COLOURS.fainter)];
   return `rgb(${from.map((channel, index) => Math.round(channel + position * (to[index] - channel))).join(",")})`;
 }
 
@@ -19,16 +20,16 @@ function nullSpace(step) {
   if (!isKnown(dimensions)) return [];
   const end = spectrum.n_values - spectrum.n_exact_null - 0.5;
   const band = { type: "rect", xref: "x", yref: "paper", x0: end - dimensions, x1: end, y0: 0, y1: 1, layer: "below" };
-  return [{ ...band, fillcolor: "rgba(36,88,140,.10)", line: { width: 0 } }];
+  return [{ ...band, fillcolor: COLOURS.band, line: { width: 0 } }];
 }
 
 function drawSpectrum(at) {
-  if (!spectrum.steps.length) return showEmpty("spectrum", "No spectrum was recorded.");
+  if (!spectrum.steps.length) return showEmpty("spectrum", "No spectrum was recorded: the run has no spectrum table.");
   const step = run.steps[at], shown = spectrum.steps.indexOf(step), last = Math.max(1, spectrum.steps.length - 1);
   const traces = spectrum.steps.map((_, row) => spectrumTrace(row, { color: rampColour(row / last), width: 1 }, { showlegend: false }));
   if (shown >= 0) traces.push(spectrumTrace(shown, { color: COLOURS.ink, width: 2.4 }, { showlegend: true }));
   Plotly.react("spectrum", traces, layout({
-    margin: { l: 62, r: 14, t: 12, b: 50 }, shapes: nullSpace(step), uirevision: "kept",
+    margin: { l: 5 * FONT.size, r: 1.2 * FONT.size, t: 0.8 * FONT.size, b: 4 * FONT.size }, shapes: nullSpace(step), uirevision: "kept",
     xaxis: valueAxis("index, largest singular value first", { range: [-0.02 * spectrum.n_values, 1.02 * spectrum.n_values] }),
     yaxis: logAxis("singular value (logits per unit, log scale)", spectrum.singular_value),
   }), LARGE);

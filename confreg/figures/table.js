@@ -1,7 +1,5 @@
 // The neurons at one step, named ones first, then by effect on entropy.
 
-const ROWS_AT_FIRST = 16;
-let showsAllRows = false;
 let sorting = null; // {column, sign}: 1 for the largest first; null for the order of the first line
 
 const withError = (value, error) => nats(value) + (isKnown(error) ? ` <small>± ${nats(error)}</small>` : "");
@@ -14,7 +12,7 @@ const TABLE_COLUMNS = [
   ["formed", "since step", (_, neuron, at) => formedCell(neuron, at), (_, neuron, at) => firstFormed(neuron, at)],
   ["norm", "× median", (get, neuron, at) => fixed(relative(get("w_out_norm"), neuron, at, 0)), (get, neuron, at) => relative(get("w_out_norm"), neuron, at, 0)],
   ["LogitVar", "× median", (get, neuron, at) => fixed(relative(get("logit_var"), neuron, at, 1)), (get, neuron, at) => relative(get("logit_var"), neuron, at, 1)],
-  ["null space", "share (chance)", (get) => withChance(get("null_space_share"), get("null_space_share_chance")), (get) => get("null_space_share")],
+  ["null space", "share (chance)", (get, neuron, at) => withChance(get("null_space_share"), thresholdAt("null_space_share_chance", at, points.layer[neuron])), (get) => get("null_space_share")],
   ["entropy effect", "nats", (get) => withError(get("entropy_effect"), get("entropy_effect_stderr")), (get) => get("entropy_effect")],
   ["through norm", "share", (get) => fixed(get("entropy_norm_mediated_share")), (get) => get("entropy_norm_mediated_share")],
   ["loss effect", "nats", (get) => withError(get("loss_effect"), get("loss_effect_stderr")), (get) => get("loss_effect")],
@@ -53,13 +51,25 @@ function relative(value, neuron, at, which) {
   return isKnown(value) && median ? value / median : null;
 }
 
+// The filters: kind at the shown step (or ever), and the beginning of layer.neuron, or of the neuron's own number.
+const everNamed = new Set(points.names.map((_, neuron) => neuron).filter((neuron) => points.kind.some((kinds) => kinds[neuron] > 0)));
+const IS_OF_KIND = {
+  all: () => true, entropy: (kind) => kind & 1, "token-frequency": (kind) => kind & 2, ever: (_, neuron) => everNamed.has(neuron),
+};
+
+function passesFilters(neuron, at) {
+  const wanted = document.getElementById("filter-name").value.trim(), name = points.names[neuron];
+  const isWanted = name.startsWith(wanted) || name.endsWith(`.${wanted}`);
+  return isWanted && IS_OF_KIND[document.getElementById("filter-kind").value](points.kind[at][neuron], neuron);
+}
+
 function tableOrder(at) {
   const effect = points.entropy_effect[at], isNamed = (neuron) => points.kind[at][neuron] > 0;
-  const measured = [...Array(points.n_detailed).keys()].filter((neuron) => isKnown(points.w_out_norm[at][neuron]) || isKnown(effect[neuron]));
-  const usual = measured.sort((a, b) => isNamed(b) - isNamed(a) || (effect[b] ?? -1) - (effect[a] ?? -1));
+  const measured = points.names.map((_, neuron) => neuron).filter((neuron) => isKnown(points.w_out_norm[at][neuron]) || isKnown(effect[neuron]));
+  const usual = measured.filter((neuron) => passesFilters(neuron, at)).sort((a, b) => isNamed(b) - isNamed(a) || (effect[b] ?? -1) - (effect[a] ?? -1));
   if (!sorting) return usual;
   const value = TABLE_COLUMNS[sorting.column][3];
-  const values = new Map(usual.map((neuron) => [neuron, value((column) => points[column][at][neuron], neuron, at)]));
+  const values = new Map(usual.map((neuron) => [neuron, value((column) => valueOf(column, at, neuron), neuron, at)]));
   const isMissing = (neuron) => !isKnown(values.get(neuron)); // what is undefined comes last, either way
   return usual.sort((a, b) => isMissing(a) - isMissing(b) || sorting.sign * (values.get(b) - values.get(a)) || 0);
 }
@@ -78,19 +88,37 @@ function sortBy(column, at) {
   document.querySelector(`#table button[data-column="${column}"]`).focus();
 }
 
+function rowOf(neuron, at) {
+  const get = (column) => valueOf(column, at, neuron);
+  const cells = TABLE_COLUMNS.map(([, , cell, , style]) => `<td class="${style || ""}">${cell(get, neuron, at)}</td>`);
+  return `<tr class="${points.kind[at][neuron] ? "named" : ""}">${cells.join("")}</tr>`;
+}
+
+// The names that a reader types stand in no markup: what is said about them is set as text.
+function noRow(at) {
+  const row = document.createElement("tr"), cell = row.insertCell();
+  cell.colSpan = TABLE_COLUMNS.length;
+  cell.className = "none";
+  const isKindOnly = !document.getElementById("filter-name").value.trim();
+  cell.textContent = isKindOnly ? `No such neuron at step ${thousands(run.steps[at])}.` : `No neuron of that name and kind is on this page at step ${thousands(run.steps[at])}.`;
+  return row;
+}
+
 function drawTable(at) {
-  const order = tableOrder(at), named = order.filter((neuron) => points.kind[at][neuron] > 0).length;
-  const shown = showsAllRows ? order : order.slice(0, Math.max(ROWS_AT_FIRST, named + 6));
-  const rows = shown.map((neuron) => {
-    const get = (column) => points[column][at][neuron];
-    const cells = TABLE_COLUMNS.map(([, , cell, , style]) => `<td class="${style || ""}">${cell(get, neuron, at)}</td>`);
-    return `<tr class="${points.kind[at][neuron] ? "named" : ""}">${cells.join("")}</tr>`;
-  });
+  const order = tableOrder(at), wanted = document.getElementById("filter-rows").value;
+  const shown = wanted === "all" ? order : order.slice(0, Number(wanted));
   document.querySelector("#table thead").innerHTML = `<tr>${TABLE_COLUMNS.map(headingCell).join("")}</tr>`;
   for (const button of document.querySelectorAll("#table thead button")) button.onclick = () => sortBy(Number(button.dataset.column), at);
-  document.querySelector("#table tbody").innerHTML = rows.join("");
+  const body = document.querySelector("#table tbody");
+  if (shown.length) body.innerHTML = shown.map((neuron) => rowOf(neuron, at)).join("");
+  else body.replaceChildren(noRow(at));
   document.getElementById("table-step").textContent = thousands(run.steps[at]);
-  const more = document.getElementById("more");
-  more.hidden = order.length <= ROWS_AT_FIRST && !showsAllRows;
-  more.textContent = showsAllRows ? "Show fewer" : `Show ${points.n_detailed < points.n_measured ? "the" : "all"} ${thousands(order.length)}${points.n_detailed < points.n_measured ? " that matter most" : ""}`;
+  document.getElementById("table-count").textContent = `${thousands(shown.length)} of ${thousands(order.length)} rows`;
+}
+
+function offerFilters(redraw) {
+  for (const id of ["filter-kind", "filter-name", "filter-rows"]) document.getElementById(id).addEventListener("input", redraw);
+  const left = points.names.length - points.n_detailed;
+  if (left > 0) document.getElementById("table-note").textContent =
+    `Standard errors and the effect on the loss are on this page for the ${thousands(points.n_detailed)} neurons that matter most; for the others see the records.`;
 }

@@ -1,3 +1,4 @@
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,12 +42,56 @@ def test_a_place_that_cannot_be_written_ends_with_2(run, tmp_path, capsys):
     assert "Choose another --out" in capsys.readouterr().err
 
 
-def test_several_runs_are_refused_for_now(run, capsys):
-    assert main([str(run), str(run)]) == 2
-    assert "got 2 runs" in capsys.readouterr().err
+def test_several_runs_are_compared_where_they_lie(run, capsys):
+    other = shutil.copytree(run, run.with_name("other"))
+    assert main([str(run), str(other)]) == 0
+    assert capsys.readouterr().out.strip() == str(run.parent / "comparison.html")
+    assert (run.parent / "comparison.html").is_file()
+    assert not (run / "report.html").exists()
 
 
-@pytest.mark.parametrize(("flag", "said"), [("--version", version("confreg")), ("--help", "RUN/report.html")])
+def test_a_folder_of_runs_is_compared_and_what_is_left_out_is_told(run, tmp_path, capsys):
+    shutil.copytree(run, run.with_name("other"))
+    (tmp_path / "broken" / "records").mkdir(parents=True)
+    assert main([str(tmp_path), "--out", str(tmp_path / "page.html")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "page.html")
+    assert captured.err.startswith("confreg-report: broken is not shown: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("others", "out", "said"),
+    [
+        (["run"], None, "was named 2 times; expected different runs"),
+        (["absent"], None, "absent is not a folder"),
+        (["nothing"], None, "nothing has no runs in it"),
+        (["other"], "run/report.html", "is the page of a run"),
+        (["other"], "absent/page.html", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_compared_ends_with_2_and_one_line(run, tmp_path, others, out, said, capsys):
+    shutil.copytree(run, run.with_name("other"))
+    (tmp_path / "nothing").mkdir()
+    where = ["--out", str(tmp_path / out)] if out else []
+    assert main([str(run), *(str(tmp_path / other) for other in others), *where]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (run / "report.html").exists()
+
+
+def test_a_place_without_permission_ends_with_2(run, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    other = shutil.copytree(run, run.with_name("other"))
+    monkeypatch.setattr("confreg.figures.html_file.write_text_durably", refuse)
+    assert main([str(run), str(other)]) == 2
+    assert "cannot be written (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--version", version("confreg")), ("--help", "comparison.html")])
 def test_version_and_help_are_told(flag, said, capsys):
     with pytest.raises(SystemExit) as exit_of_command:
         main([flag])

@@ -2,14 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
+from confreg.figures.comparison.measures import MEASURES
+from confreg.figures.comparison.runs import ComparedRun
+from confreg.figures.page import write_page
 from confreg.records.schema import table_of
 from confreg.records.store import RecordStore
 
@@ -55,6 +59,7 @@ def model_columns(step: int, neurons: dict[str, Any], n_documents: int, bayes: b
     return {
         "loss_nats": 3.1 + excess,
         "entropy_nats": 3.05 + 0.9 * excess,
+        "calibration_error": 0.02 + 0.01 * excess,
         "n_entropy_neurons": int(neurons["is_entropy_neuron"].sum()),
         "n_frequency_neurons": int(neurons["is_frequency_neuron"].sum()),
         "n_entropy_neurons_control": 0.05 if n_documents >= 16 else None,
@@ -73,39 +78,118 @@ def spectrum_columns(step: int) -> dict[str, Any]:
     return {"index": index, "singular_value": np.where(index == D_MODEL - 1, 1e-16, values)}  # the last is LayerNorm's exact null
 
 
+def write_run(
+    run: Path,
+    *,
+    steps: tuple[int, ...] = STEPS,
+    n_neurons: int = 128,
+    n_layers: int = 1,
+    n_documents: int = 64,
+    bayes: bool = True,
+    status: str = "finished",
+    without: tuple[str, ...] = (),
+    seed: int = 0,
+    settings: Mapping[str, Any] = {},
+    facts: Mapping[str, Any] = {},
+) -> Path:
+    """Write such a run into a new folder, ``without`` some of its tables and files, with top-level ``settings`` and ``facts`` changed."""
+    run.mkdir(parents=True)
+    store, generator = RecordStore(run / "records"), np.random.default_rng(seed)
+    for step in steps:
+        identity = {"step": step, "tokens_seen": step * 4096, "weights_sha256": f"{step:064x}"}
+        neurons = neuron_columns(step, n_neurons, n_layers, n_documents, generator)
+        store.write("neurons", step, table_of("neurons", neurons, n_neurons * n_layers, identity))
+        store.write("model", step, table_of("model", model_columns(step, neurons, n_documents, bayes, generator), 1, identity))
+        if "spectrum" not in without:
+            store.write("spectrum", step, table_of("spectrum", spectrum_columns(step), D_MODEL, identity))
+    if "config.yaml" not in without:
+        (run / "config.yaml").write_text(yaml.safe_dump({**configuration(), "seed": seed, **settings}), encoding="utf-8")
+    told = {"status": status, "versions": {"python": "3.11.4", "torch": "2.13.0"}, "reproducibility": {"device": "cpu", "threads": 2}}
+    (run / "run.json").write_text(json.dumps({**told, **facts}), encoding="utf-8")
+    return run
+
+
 @pytest.fixture
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A function that writes such a run below a new folder and returns it."""
+    """A function that writes such a run below a new folder and returns it; keywords of ``write_run``."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a made-up run need not survive a power cut
+    return lambda **options: write_run(tmp_path / "runs" / "made-up" / "seed=0", **options)
+
+
+@pytest.fixture
+def make_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A function that writes such a run into a folder of that name, and returns the run; keywords of ``write_run``."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    few = {"steps": (0, 64, 128, 256, 512, 1024), "n_neurons": 16}
+    return lambda name, **options: write_run(tmp_path / "runs" / name, **{**few, **options})
+
+
+@pytest.fixture
+def make_compared(tmp_path: Path) -> Callable[..., ComparedRun]:
+    """A function that makes a run of a comparison without files: dotted settings, measures over steps, steps at which neurons formed."""
 
     def make(
+        name: str = "a",
+        settings: Mapping[str, Any] = {"optimizer.weight_decay": 1.0},
         *,
-        steps: tuple[int, ...] = STEPS,
-        n_neurons: int = 128,
-        n_layers: int = 1,
-        n_documents: int = 64,
-        bayes: bool = True,
-        status: str = "finished",
-    ) -> Path:
-        run = tmp_path / "runs" / "made-up" / "seed=0"
-        run.mkdir(parents=True)
-        store, generator = RecordStore(run / "records"), np.random.default_rng(0)
-        for step in steps:
-            identity = {"step": step, "tokens_seen": step * 4096, "weights_sha256": f"{step:064x}"}
-            neurons = neuron_columns(step, n_neurons, n_layers, n_documents, generator)
-            store.write("neurons", step, table_of("neurons", neurons, n_neurons * n_layers, identity))
-            store.write("model", step, table_of("model", model_columns(step, neurons, n_documents, bayes, generator), 1, identity))
-            store.write("spectrum", step, table_of("spectrum", spectrum_columns(step), D_MODEL, identity))
-        (run / "config.yaml").write_text(yaml.safe_dump(configuration()), encoding="utf-8")
-        facts = {"status": status, "versions": {"python": "3.11.4", "torch": "2.13.0"}, "reproducibility": {"device": "cpu", "threads": 2}}
-        (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
-        return run
+        seed: Any = 0,
+        facts: Mapping[str, Any] = {},
+        steps: tuple[int, ...] = (0, 64, 128),
+        formed: Mapping[str, tuple[int, ...]] = {},
+        lost: int = 0,
+        why_nothing_is_named: str | None = None,
+        **measures: Any,
+    ) -> ComparedRun:
+        over_steps = pd.DataFrame({measure: measures.get(measure, np.nan) for measure in MEASURES}, index=pd.Index(steps, name="step"))
+        rows = [(1, neuron, kind, step) for kind, firsts in formed.items() for neuron, step in enumerate(firsts)]
+        neurons = pd.DataFrame(rows, columns=["layer", "neuron", "kind", "formed_step"])
+        since = pd.array([None] * lost + neurons["formed_step"].tolist()[lost:], dtype="Int64")
+        config, told = {"seed": seed}, {"status": "finished", **facts}
+        table = over_steps.astype("float64"), neurons.assign(formed_since=since)
+        return ComparedRun(tmp_path / name, name, config, told, dict(settings), *table, why_nothing_is_named)
 
     return make
 
 
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, written once for all tests that only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        return write_run(tmp_path_factory.mktemp("finished") / "runs" / "made-up" / "seed=0")
+
+
+@pytest.fixture(scope="session")
+def finished_page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(finished_run, tmp_path_factory.mktemp("page") / "page.html")
+
+
+PUT_BACK = """
+stop(); sorting = null; document.getElementById("filter-name").value = "";
+for (const name of ["kind", "rows"]) document.getElementById(`filter-${name}`).selectedIndex = 0;
+showStep(run.steps.length - 1); drawTable(shownAt()); scrollTo(0, 0);
+if (!isDark && document.documentElement.dataset.text !== "large") return;
+isDark = false; document.documentElement.dataset.text = "usual"; wearLook(drawAll);
+"""
+IS_DRAWN = "waiting.length === 0 && document.querySelectorAll('#table tbody tr').length > 0"
+
+
+@pytest.fixture
+def page(visit: Any, finished_page: Path) -> Iterator[Any]:
+    """The page of the finished run, open in a browser; afterwards without complaint, and put back to how it opened."""
+    if visit.address() != finished_page.as_uri():
+        visit.open(finished_page, IS_DRAWN)
+    yield visit
+    assert visit.complaints() == []
+    visit.set_media(prefers_color_scheme="light")
+    visit.set_size(1366, 768)
+    visit.run(PUT_BACK)
+    visit.wait_until(f"return {IS_DRAWN} && document.getElementById('loss').layout.font.size === FONT.size")
+
+
 def configuration() -> dict[str, Any]:
     rules = {"n_stderr": 2.0, "median_multiple": 5.0, "entropy_share_floor": 0.001, "norm_mediated_share_min": 0.5, "clusters_min": 16}
+    rules |= {"frequency_mediated_share_min": 0.3, "frequency_cosine_min": 0.5, "zero_count_share_max": 0.5}
     return {
         "model": {"family": "gpt2", "n_layer": 2, "d_model": D_MODEL, "d_mlp": 128, "n_head": 4},
         "measure": {"n_blocks": 64, "request": {"rules": rules}},

@@ -8,6 +8,7 @@ def test_a_finished_run_says_its_loss_and_who_is_named_since_when(make_run):
     loss, entropy, frequency = findings(read_run(make_run(n_neurons=32)))
     assert loss.startswith("After 1,500 optimizer steps (6.14 million target tokens) the loss on the measured text is 3.1")
     assert "above the 3.100 of a predictor that knows the language" in loss
+    assert "nats below that of such a predictor: it is more sure than the evidence warrants. Its calibration error is 0.02" in loss
     assert entropy == (
         "4 entropy neurons are named at step 1,500: 1.0, 1.1, 1.2, 1.3 (formed since step 256); "
         "with random output directions of the same norms the rule names 0.05 on average."
@@ -48,3 +49,17 @@ def test_a_neuron_that_formed_and_was_lost_is_told(make_run):
 @pytest.mark.parametrize(("count", "text"), [(950, "950"), (12300, "12,300"), (6.144e6, "6.14 million"), (2.5e9, "2.5 billion")])
 def test_large_numbers_are_said_in_words(count, text):
     assert large_number(count) == text
+
+
+def test_a_configuration_edited_into_nonsense_is_not_believed(make_run):
+    records = read_run(make_run(steps=(0, 1500), n_neurons=32, n_documents=8))
+    records.config["measure"]["request"]["rules"]["clusters_min"] = "<script>"
+    assert "the rules ask for at least 16," in findings(records)[-1]
+
+
+def test_a_run_that_was_stopped_early_is_complete_and_averaged_weights_are_told(make_run):
+    records = read_run(make_run(steps=(0, 1, 256), n_neurons=32, status="finished"))
+    records.facts.update(stopped_early=True, measured_weights="averaged")
+    sentences = findings(records)
+    assert sentences[0].startswith("What is measured and saved here are averages of the weights")
+    assert sentences[1] == "This run was stopped early, at step 256 of 1,500; that step was measured as its last."

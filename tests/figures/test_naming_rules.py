@@ -17,3 +17,9 @@ def test_the_rules_carry_the_numbers_of_the_configuration():
 def test_without_a_configuration_no_number_is_claimed():
     assert not any("Entropy neuron" in sentence for sentence in naming_rules({}))
     assert any("3 consecutive clock steps" in sentence for sentence in naming_rules({}))
+
+
+def test_the_rules_say_which_tokens_were_counted():
+    said = {each: naming_rules(asdict(Settings(frequency=each)))[1] for each in ("corpus", "seen")}
+    assert "those of the training part" in said["corpus"]
+    assert "before the checkpoint's step: at step 0 there are none" in said["seen"]

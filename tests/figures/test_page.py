@@ -10,7 +10,7 @@ import pytest
 from confreg.figures.page import SCRIPTS, page_html, write_page
 from confreg.figures.page_data import page_data
 from confreg.figures.run_records import ReportError, read_run
-from confreg.records.schema import table_of
+from confreg.records.schema import TABLES, table_of
 from confreg.records.store import RecordStore
 
 EIGHT_MB = 8_000_000
@@ -84,15 +84,27 @@ def test_the_scripts_ask_only_for_places_and_columns_that_the_page_has(make_run)
     html = (folder / "page.html").read_text(encoding="utf-8")
     places = set(re.findall(r'(?:getElementById|drawOverSteps|showEmpty)\("([\w-]+)"', script))
     assert places <= set(re.findall(r'id="([\w-]+)"', html))
+    assert set(re.findall(r'\bid: "([\w-]+)"', script)) <= set(re.findall(r'id="([\w-]+)"', html))
     for owner, part in (
         ("points", data["neurons"]),
         ("run.model", data["model"]),
         ("run.spells", data["spells"]),
+        ("run.rules", data["rules"]),
         ("spectrum", data["spectrum"]),
     ):
         assert set(re.findall(rf"\b{owner}\.(\w+)", script)) <= {*part}, owner
-    assert set(re.findall(r'get\("(\w+)"\)', script)) <= {*data["neurons"]}
+    assert set(re.findall(r'(?:get\(|column: )"(\w+)"', script)) <= {*data["neurons"]}
+    thresholds = {*data["rules"], *data["neurons"]["thresholds"][0]["1"]}
+    assert set(re.findall(r'(?:thresholdAt\(|threshold: )"(\w+)"', script)) <= thresholds
     assert set(re.findall(r'(?:modelLine|row)\("(\w+)"', script)) <= {*data["model"]}
+
+
+def test_every_panel_names_columns_that_the_records_have():
+    html = (files("confreg.figures") / "page.html").read_text(encoding="utf-8")
+    panels = re.findall(r'<p class="source">(.*?)</p>', html)
+    assert len(panels) == 14
+    for table, column in re.findall(r"<code>(\w+)\.(\w+)</code>", " ".join(panels)):
+        assert column in TABLES[table].names, (table, column)
 
 
 def test_the_page_is_made_without_torch():

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from confreg.figures.run_records import ReportError, read_run, setting_of
+from confreg.figures.run_records import ReportError, number_setting_of, read_run, setting_of
 from confreg.records.schema import table_of
 from confreg.records.store import RecordStore
 
@@ -80,3 +80,10 @@ def test_a_setting_is_found_by_its_dotted_key_or_defaults():
     assert setting_of(config, "model.n_layer") == 2
     assert setting_of(config, "model.name", "none") == "none"
     assert setting_of(config, "model.n_layer.deeper") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(0.5, 0.5), (16, 16), ("0.5", None), (True, None), (float("nan"), None), ([1], None), (None, None)]
+)
+def test_a_number_is_read_from_a_configuration_only_where_one_stands(value, number):
+    assert number_setting_of({"rules": {"floor": value}}, "rules.floor") == number

@@ -1,0 +1,1 @@
+"""One page on several runs: conditions over seeds, and what stands against comparing them."""
