@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from confreg.callbacks.wandb_logger import ClockWandbLogger
@@ -18,28 +20,40 @@ class LogRecords(Callback):
 
     Args:
         store: of the records; any process may have written them.
+        config: of the run, as a plain mapping without secrets; the loggers that are not told it otherwise get it as hyperparameters.
 
-    A resumed run has loggers of its own, which get the earlier steps too: each mirror is whole. W&B gets the scalars on the axis
-    ``clock/step`` (optimizer steps done); every other logger by its own ``log_metrics`` at that step.
+    A resumed run has loggers of its own, which get the earlier steps too: each mirror is whole. :class:`ClockWandbLogger` gets scalars,
+    table and histograms on the axis ``clock/step`` (optimizer steps done); every other logger the scalars, by its own ``log_metrics``.
     """
 
-    def __init__(self, store: RecordStore) -> None:
-        self.store = store
+    def __init__(self, store: RecordStore, config: Mapping[str, Any] | None = None) -> None:
+        self.store, self.config = store, config
         self.last_logged = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Step 0."""
+        """What the run is; step 0."""
+        self._log_config(trainer)
         self._log_new(trainer)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Whatever became complete."""
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Whatever became complete; not before the training goes on, for a step that turns out to be the last is measured anew."""
         if self.last_logged < trainer.global_step:
             self._log_new(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Records of the suite as a validation hook."""
-        if not trainer.sanity_checking:
+        """Records of the suite under ``trainer.validate``."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
             self._log_new(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step."""
+        self._log_new(trainer)
+
+    @rank_zero_only
+    def _log_config(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            if self.config is not None and not isinstance(logger, ClockWandbLogger):
+                logger.log_hyperparams(dict(self.config))
 
     @rank_zero_only
     def _log_new(self, trainer: pl.Trainer) -> None:
@@ -49,9 +63,8 @@ class LogRecords(Callback):
                 self.last_logged = step
 
     def _log(self, trainer: pl.Trainer, step: int) -> None:
-        scalars = clock_scalars(self.store, step)
         for logger in trainer.loggers:
             if isinstance(logger, ClockWandbLogger):
-                logger.log_on_clock(scalars, step)
+                logger.log_on_clock(self.store, step)
             else:
-                logger.log_metrics(scalars, step)
+                logger.log_metrics(clock_scalars(self.store, step), step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +52,30 @@ def write_bytes_durably(path: Path, content: bytes) -> str:
         file.write(content)
 
     return write_durably(path, write)
+
+
+def write_folder_durably(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder with all that ``fill`` writes into it, or leave nothing: filled beside the target, synced, renamed.
+
+    Args:
+        target: a folder that does not exist, or is empty.
+        fill: writes into the folder that it is given.
+
+    Raises:
+        OSError: of a full disk, a missing permission, or a target with something in it. Whatever ``fill`` raises passes.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        for path in [*temporary.rglob("*"), temporary]:
+            sync_path(path)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_path(target.parent)
 
 
 def sha256_of(path: Path) -> str:

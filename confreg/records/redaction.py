@@ -10,6 +10,7 @@ from typing import Any
 REDACTED = "<redacted>"
 ANYWHERE = {"password", "passwd", "passphrase", "secret", "secrets", "apikey", "credential", "credentials"}  # words of a key
 AT_THE_END = {"token", "auth"}  # hf_token is a secret, token_counts is not
+A_RATE = ["per", "token"]  # at the end: characters_per_token
 PAIRS = {("api", "key"), ("access", "key"), ("private", "key")}
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s]*)@")
 WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
@@ -37,6 +38,6 @@ def redacted(value: Any, key: str = "") -> Any:
 def names_a_secret(key: str) -> bool:
     """Whether a key's words say that its value is a secret: ``hf_token``, ``apiKey``, ``db-password``."""
     words = [word.lower() for word in WORDS.findall(key)]
-    if not words:
+    if not words or words[-2:] == A_RATE:
         return False
     return bool(ANYWHERE & set(words)) or words[-1] in AT_THE_END or any(pair in PAIRS for pair in itertools.pairwise(words))

@@ -16,6 +16,7 @@ import yaml
 from confreg.records.durable import write_text_durably
 from confreg.records.environment import git_state, now, reproducibility, versions
 from confreg.records.redaction import redacted
+from confreg.records.run_identity import identity_of
 from confreg.records.run_lock import RunFolderError, refuse_if_held, release_lock, take_lock
 from confreg.records.run_place import CONFIG, FACTS, hidden_sibling, remove_stale_siblings, take_place, target_of
 from confreg.settings import SettingError, Settings, identity, settings_from_mapping, settings_to_mapping
@@ -138,16 +139,24 @@ class RunFolder:
         self._close()
 
     def abandon(self, error: BaseException) -> None:
-        """Say why a run stopped, for a later process to go on; a replacement is removed and the old run stays."""
+        """Say why a run stopped, for a later process to go on; a replacement is removed and the old run stays.
+
+        A new run that was refused before it had anything to keep (its text is unusable, say) leaves no folder: the name stays free.
+        """
         if not self._is_open:
             return
-        if self.path != self.target:
+        if self.path != self.target or (isinstance(error, ValueError | OSError) and self._holds_nothing()):
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             with contextlib.suppress(OSError):  # of a full disk, say: the first error is the one to show
                 self.update_run_json(status=status, finished=now(), error=f"{type(error).__name__}: {error}"[:1000])
         self._close()
+
+    def _holds_nothing(self) -> bool:
+        """Whether the run is new and only what every run begins with is there."""
+        names = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
+        return self.state is RunState.NEW and names <= {CONFIG, FACTS}
 
     def _close(self) -> None:
         release_lock(self.path)
@@ -204,7 +213,7 @@ def _state_of(target: Path, mapping: dict[str, Any]) -> RunState:
     _refuse_strangers(target)
     if not (target / CONFIG).exists():
         return RunState.NEW
-    _refuse_difference(target, identity(_read_config(target)), identity(mapping))
+    _refuse_difference(target, identity_of(_read_config(target)), identity(mapping))
     return RunState.FINISHED if _facts_of(target).get("status") == "finished" else RunState.UNFINISHED
 
 

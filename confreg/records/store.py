@@ -69,11 +69,12 @@ class RecordStore:
         if not steps or (step is not None and step not in steps):
             wanted = "a step" if step is None else f"step {step}"
             raise RecordError(f"{self.folder} has no {table!r} rows of {wanted}; it has the steps {steps}. Measure that step first.")
-        return pa.concat_tables([self._read_file(self._path(table, each)) for each in (steps if step is None else [step])])
+        manifest = self._manifest()
+        return pa.concat_tables([self._read_file(self._path(table, each), manifest) for each in (steps if step is None else [step])])
 
-    def _read_file(self, path: Path) -> pa.Table:
+    def _read_file(self, path: Path, manifest: dict[str, str]) -> pa.Table:
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self._manifest()[self._key(path)]:
+        if hashlib.sha256(content).hexdigest() != manifest[self._key(path)]:
             raise RecordError(
                 f"{path} is not what was written (its SHA-256 differs from the manifest). Delete it and measure the step again."
             )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import sys
 
 import pytest
+import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, SaveOnClock
+from confreg.callbacks import LogRecords, MeasureOnClock, SaveOnClock
 from confreg.records.scalars import clock_scalars
 from confreg.records.store import RecordStore
-from confreg.settings import WandbSettings
 
 
 @pytest.fixture
@@ -42,26 +39,8 @@ def test_a_resumed_run_mirrors_the_steps_before_it_too(tiny_module, fit, watched
     assert [int(row["step"]) for row in rows if row.get("model/loss_nats")] == [0, 1, 3]
 
 
-def test_an_offline_wandb_run_holds_the_rows_of_the_records_on_the_clock_axis_and_no_command_line(
-    tiny_module, fit, watched, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(sys, "argv", ["confreg-train", "password=planted-canary"])
-    store, callbacks = watched
-    logger = ClockWandbLogger(tmp_path, WandbSettings(tags=["test"]), "a name", {"seed": 0})
-    fit(tiny_module(max_steps=3), *callbacks, logger=logger, validation_batches=1)
-    _, folder = logger.close(succeeded=True)
-    assert folder.is_relative_to(tmp_path / "wandb")
-    history = _history(next(folder.glob("run-*.wandb")))
-    on_clock = {int(row["clock/step"]): row for row in history if "clock/step" in row}
-    assert sorted(on_clock) == [0, 1, 3]
-    for step, row in on_clock.items():
-        assert {name: row[name] for name in clock_scalars(store, step)} == pytest.approx(clock_scalars(store, step))
-    written = [path for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
-    assert not [path for path in written if b"planted-canary" in path.read_bytes()]
-    assert any("val/loss" in row and "trainer/global_step" in row for row in history)
-
-
-def _history(path):
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-    return [record["history"]["item"] for record in map(json.loads, lines) if record["type"] == "history"]
+def test_a_logger_of_ones_own_is_told_the_configuration_as_hyperparameters(tiny_module, fit, tmp_path):
+    config = {"run": {"name": "mine"}, "seed": 0}
+    fit(tiny_module(max_steps=1), LogRecords(RecordStore(tmp_path), config), logger=CSVLogger(tmp_path, name="csv", version="0"))
+    told = yaml.safe_load((tmp_path / "csv" / "0" / "hparams.yaml").read_text())
+    assert {key: told[key] for key in config} == config

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from confreg.records.durable import sha256_of, write_durably, write_text_durably
+from confreg.records.durable import sha256_of, write_durably, write_folder_durably, write_text_durably
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
@@ -72,3 +72,36 @@ def test_a_kill_in_the_middle_leaves_the_old_file_and_a_leftover_with_a_dot(tmp_
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_text_durably(tmp_path / "nowhere" / "facts.json", "{}")
+
+
+def filled(folder):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "a.txt").write_text("whole")
+
+
+def test_a_folder_arrives_with_all_that_is_in_it_also_where_an_empty_one_waits(tmp_path):
+    for target in (tmp_path / "new" / "deep", tmp_path / "empty"):
+        target.parent.mkdir(exist_ok=True)
+        if target.name == "empty":
+            target.mkdir()
+        write_folder_durably(target, filled)
+        assert [path.relative_to(target).as_posix() for path in sorted(target.rglob("*"))] == ["inner", "inner/a.txt"]
+        assert [path.name for path in target.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_whose_filling_fails_leaves_nothing(tmp_path):
+    def fail(folder):
+        filled(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder_durably(tmp_path / "target", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "old.txt").write_text("old")
+    with pytest.raises(OSError, match="target"):
+        write_folder_durably(tmp_path / "target", filled)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["target", "target/old.txt"]

@@ -10,7 +10,9 @@ def test_a_key_that_promises_a_secret_is_recognised(key):
     assert names_a_secret(key)
 
 
-@pytest.mark.parametrize("key", ["tokenizer", "tokens_seen", "token_counts", "text_field", "n_scored_per_block", "monkey", ""])
+@pytest.mark.parametrize(
+    "key", ["tokenizer", "tokens_seen", "token_counts", "text_field", "n_scored_per_block", "characters_per_token", "monkey", ""]
+)
 def test_words_of_this_field_are_not_taken_for_secrets(key):
     assert not names_a_secret(key)
 

@@ -64,12 +64,41 @@ def test_a_failed_run_keeps_the_reason(settings):
     assert not (folder.path / NAME).exists()
 
 
+@pytest.mark.parametrize("error", [ValueError("no text"), OSError("disk")])
+def test_a_run_refused_before_it_has_anything_to_keep_leaves_no_folder(settings, error):
+    with pytest.raises(type(error)), RunFolder.prepare(settings()) as folder:
+        raise error
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("no text"), OSError("disk")])
+def test_a_refused_run_that_has_something_or_was_begun_before_stays(settings, error):
+    folder = RunFolder.prepare(settings())
+    (folder.path / "records").mkdir()
+    folder.abandon(error)
+    assert folder.read_run_json()["status"] == "failed"
+    again = RunFolder.prepare(settings())
+    (again.path / "records").rmdir()
+    again.abandon(error)
+    assert again.read_run_json()["status"] == "failed"
+
+
 def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_move(settings, complete):
     complete(settings())
     with pytest.raises(RunFolderError) as caught:
         RunFolder.prepare(settings(seed=4))
     assert "seed: there 0, asked for 4" in str(caught.value)
     assert "Choose another run.name, or run.replace=true" in str(caught.value)
+
+
+def test_a_run_of_a_version_that_lacked_a_setting_is_the_same_run(settings, complete):
+    run = complete(settings()).path
+    older = yaml.safe_load((run / "config.yaml").read_text())
+    del older["optimizer"]["warmup_steps"], older["seed"]
+    (run / "config.yaml").write_text(yaml.safe_dump(older))
+    assert RunFolder.prepare(settings()).state is RunState.FINISHED
+    with pytest.raises(RunFolderError, match=r"seed: there 0, asked for 1"):
+        RunFolder.prepare(settings(seed=1))
 
 
 def test_at_most_five_differences_are_shown(settings, complete):
