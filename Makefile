@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do com
 BIN = .venv/bin
 READY = .venv/ready
 
-.PHONY: setup run test test-all coverage lint types clean
+.PHONY: setup run test test-all bench browser coverage lint types clean
 
 setup: $(READY)
 
@@ -24,8 +24,19 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -m heavy tests
 
+# Minutes long, and worth something only on a machine with nothing else to do.
+bench: $(READY)
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.watching trainer.progress_bar=false trainer.model_summary=false
+
 coverage: $(READY)
 	$(BIN)/python -m pytest -q -m 'not heavy' tests --cov=confreg --cov=callbacks --cov=experiments --cov-report=term:skip-covered --cov-fail-under=90
+
+# What the tests of the page open it with; they are skipped where it is missing.
+browser:
+	@if command -v chromium > /dev/null && command -v chromedriver > /dev/null; then echo "chromium and chromedriver are there."; \
+	elif command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; \
+	else echo "chromium or chromedriver is missing and cannot be installed without apt-get and root; install both, e.g. sudo apt-get install chromium chromium-driver."; exit 2; fi
 
 lint: $(READY)
 	$(BIN)/ruff check .

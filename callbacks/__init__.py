@@ -3,6 +3,7 @@
 from confreg.callbacks.log_records import LogRecords
 from confreg.callbacks.measure_on_clock import MeasureOnClock
 from confreg.callbacks.save_on_clock import SaveOnClock
+from confreg.callbacks.token_throughput import TokenThroughput
 from confreg.callbacks.wandb_logger import ClockWandbLogger
 
-__all__ = ["ClockWandbLogger", "LogRecords", "MeasureOnClock", "SaveOnClock"]
+__all__ = ["ClockWandbLogger", "LogRecords", "MeasureOnClock", "SaveOnClock", "TokenThroughput"]

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from confreg.callbacks.averaged_weights import checkpointed_weights
 from confreg.languages.blocks import Blocks
 from confreg.measurement import Records, causal_model, measure
 from confreg.models.checkpoints import weights_sha256
@@ -25,32 +26,37 @@ class MeasureOnClock(Callback):
 
     Args:
         blocks: what is measured.
-        token_counts: one count for each vocabulary id.
+        token_counts: one count for each vocabulary id, the same at all steps, or a function of the step.
         steps: optimizer steps to measure at, with ``when="clock"``; 0 is before the first update.
         request: one request for all steps, or a function of the step.
         store: where the records go durably, a step that is complete there with the same
             weights is not measured again; None keeps the latest only.
         when: "clock" for the given steps; "validation" after every validation, also under ``trainer.validate``.
+        last_request: a function of the step for the one at which the training is stopped before its last (early stopping, a
+            time limit). That step is measured although it may not be on the clock; default: as any other.
 
-    The module may be any that ``confreg.measure`` takes. ``tokens_seen`` of the module, if there is one, goes into the rows.
+    What is measured is what a checkpoint of the step holds: the averaged weights, where a callback of Lightning's averages them.
+    Such callbacks, and those that stop the training, come before this one. The module may be any that ``confreg.measure`` takes;
+    ``tokens_seen`` of the module, if there is one, goes into the rows.
     ``latest`` holds the records of the last measurement.
     """
 
     def __init__(
         self,
         blocks: Blocks,
-        token_counts: Tensor,
+        token_counts: Tensor | Callable[[int], Tensor],
         steps: Collection[int] = (),
         request: MeasurementRequest | Callable[[int], MeasurementRequest] | None = None,
         store: RecordStore | None = None,
         when: str = "clock",
+        last_request: Callable[[int], MeasurementRequest] | None = None,
     ) -> None:
         if when not in MOMENTS:
             raise ValueError(f"MeasureOnClock got when={when!r}; expected one of {', '.join(MOMENTS)}.")
         if when == "clock" and not steps:
             raise ValueError("MeasureOnClock got no steps to measure at; expected at least one, e.g. [0], or when='validation'.")
         self.blocks, self.token_counts, self.steps, self.request = blocks, token_counts, frozenset(steps), request
-        self.store, self.when = store, when
+        self.store, self.when, self.last_request = store, when, last_request
         self.latest: Records | None = None
         self._last_step: int | None = None
 
@@ -67,6 +73,14 @@ class MeasureOnClock(Callback):
         if self.when == "validation" and not trainer.sanity_checking:
             self._measure(trainer, pl_module, trainer.global_step or getattr(pl_module, "loaded_step", None))
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The step at which the training was stopped before the clock's last: it is the last one now."""
+        step = trainer.global_step
+        if self.when == "clock" and trainer.should_stop and step < max(self.steps):
+            if self.last_request is not None and self.store is not None and trainer.is_global_zero:
+                self.store.remove(step)  # measured as any other, before it was known to be the last
+            self._measure(trainer, pl_module, step)
+
     def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = trainer.global_step
         if self.when == "clock" and step in self.steps and step != self._last_step:
@@ -74,12 +88,19 @@ class MeasureOnClock(Callback):
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int | None) -> None:
         self._last_step = step
-        if trainer.is_global_zero and not self._is_stored(step, pl_module):
-            request = self.request(step or 0) if callable(self.request) else self.request
-            tokens_seen = getattr(pl_module, "tokens_seen", None)
-            self.latest = measure(pl_module, self.blocks, self.token_counts, request, step=step, tokens_seen=tokens_seen)
-            self._store(step)
+        with checkpointed_weights(trainer, pl_module):
+            if trainer.is_global_zero and not self._is_stored(step, pl_module):
+                token_counts = self.token_counts(step or 0) if callable(self.token_counts) else self.token_counts
+                tokens_seen = getattr(pl_module, "tokens_seen", None)
+                request = self._request_at(step or 0, trainer.should_stop)
+                self.latest = measure(pl_module, self.blocks, token_counts, request, step=step, tokens_seen=tokens_seen)
+                self._store(step)
         trainer.strategy.barrier("confreg measurement")
+
+    def _request_at(self, step: int, is_stopped: bool) -> MeasurementRequest | None:
+        if is_stopped and self.last_request is not None:
+            return self.last_request(step)
+        return self.request(step) if callable(self.request) else self.request
 
     def _is_stored(self, step: int | None, pl_module: pl.LightningModule) -> bool:
         """Whether these very weights were measured; rows of other weights give way, since the checkpoints do so too."""

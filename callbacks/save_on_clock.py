@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import Callback
 
+from confreg.callbacks.averaged_weights import checkpointed_weights
 from confreg.models.checkpoints import checkpoint_name, read_manifest
 from confreg.records.durable import sha256_of, sync_path, write_text_durably
 
@@ -24,7 +25,12 @@ class SaveOnClock(Callback):
         resume_every: optimizer steps between full states.
         keep: full states that stay.
 
-    Put it behind the callbacks that measure: then a step's records are durable before its checkpoint is there.
+    The weights are the averaged ones, where a callback of Lightning's averages them; the full states hold both. A step at which the
+    training is stopped early is saved although it may not be on the clock.
+
+    Put it behind the callbacks that measure, average or stop the training: then a step's records are durable before its checkpoint is
+    there, and a state to go on from knows what the others have decided. Where a validation follows, that state is written after it:
+    Lightning does not repeat a validation when it goes on, and early stopping would miss one.
     """
 
     def __init__(self, folder: Path, steps: Collection[int], resume_every: int = 500, keep: int = 2) -> None:
@@ -32,27 +38,48 @@ class SaveOnClock(Callback):
             raise ValueError(f"SaveOnClock got resume_every={resume_every} and keep={keep}; expected both at least 1.")
         self.folder, self.steps, self.resume_every, self.keep = Path(folder), frozenset(steps), resume_every, keep
         self._last_step: int | None = None
+        self._state_is_due = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Step 0; a resumed run finds its own step saved."""
         (self.folder / "resume").mkdir(parents=True, exist_ok=True)
         if trainer.global_step == 0:
-            self._save_if_due(trainer)
+            self._save_weights_if_due(trainer, pl_module)
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Right behind an optimizer step, never in the middle of an accumulation."""
-        if trainer.global_step != self._last_step:
+        is_behind_a_step = trainer.global_step != self._last_step
+        self._state_is_due = is_behind_a_step and trainer.global_step % self.resume_every == 0
+        if is_behind_a_step:
             self._last_step = trainer.global_step
-            self._save_if_due(trainer)
+            self._save_weights_if_due(trainer, pl_module)
+        if self._state_is_due and not validation_follows(trainer):
+            self._save_state(trainer)
 
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A full state that was due at this step; a training that stops here needs none."""
+        if self._state_is_due and not trainer.should_stop:
+            self._save_state(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The weights of the step at which the training was stopped before the clock's last."""
         step = trainer.global_step
-        if step in self.steps:
-            self._save(trainer, self.folder, step, weights_only=True)
-        if step and step % self.resume_every == 0:
-            self._save(trainer, self.folder / "resume", step, weights_only=False)
-            self._drop_old_states(trainer)
+        if trainer.should_stop and step not in self.steps and step < max(self.steps, default=0):
+            self._save_weights(trainer, pl_module)
+
+    def _save_weights_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step in self.steps:
+            self._save_weights(trainer, pl_module)
+
+    def _save_weights(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with checkpointed_weights(trainer, pl_module):
+            self._save(trainer, self.folder, trainer.global_step, weights_only=True)
+
+    def _save_state(self, trainer: pl.Trainer) -> None:
+        self._state_is_due = False
+        self._save(trainer, self.folder / "resume", trainer.global_step, weights_only=False)
+        self._drop_old_states(trainer)
 
     def _save(self, trainer: pl.Trainer, folder: Path, step: int, weights_only: bool) -> None:
         target = folder / checkpoint_name(step)
@@ -86,3 +113,9 @@ class SaveOnClock(Callback):
 
     def _write_manifest(self, manifest: dict[str, str]) -> None:
         write_text_durably(self.folder / "manifest.json", json.dumps(manifest, indent=0, sort_keys=True) + "\n")
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning will validate right after this training batch; its own answer, which depends on several of its arguments."""
+    loop = trainer.fit_loop
+    return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

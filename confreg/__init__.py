@@ -1,6 +1,7 @@
 """Confidence regulation in language models: train, measure, watch.
 
-The front door: ``measure`` a model on ``Blocks`` by a ``MeasurementRequest``, and ``open_run`` what a run measured. For callbacks in a
+The front door: ``measure`` a model on ``Blocks`` by a ``MeasurementRequest``, ``open_run`` what a run measured, and
+``save_pretrained`` its model for plain transformers. For callbacks in a
 project of one's own: ``clock_steps`` says when, a ``RecordStore`` keeps the tables.
 """
 
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
     from confreg.clock import clock_steps
     from confreg.languages.blocks import Blocks
     from confreg.measurement import measure
+    from confreg.models.export import save_pretrained
     from confreg.models.runs import open_run
     from confreg.records.store import RecordStore
     from confreg.settings import MeasurementRequest
 
-__all__ = ["Blocks", "MeasurementRequest", "RecordStore", "clock_steps", "measure", "open_run"]
+__all__ = ["Blocks", "MeasurementRequest", "RecordStore", "clock_steps", "measure", "open_run", "save_pretrained"]
 
 _HOMES = {
     "Blocks": "confreg.languages.blocks",
@@ -26,6 +28,7 @@ _HOMES = {
     "clock_steps": "confreg.clock",
     "measure": "confreg.measurement",
     "open_run": "confreg.models.runs",
+    "save_pretrained": "confreg.models.export",
 }
 
 

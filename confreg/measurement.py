@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from confreg.languages.blocks import Blocks
 from confreg.models.checkpoints import weights_sha256
 from confreg.models.readout import Readout, ScoredTokens, capture, undisturbed
+from confreg.neurons.ablation import Ablation, Baseline, EffectChanges
 from confreg.neurons.effect_sums import EffectSums, evidence_from
 from confreg.neurons.effects import effect_changes
 from confreg.neurons.frequency import Frequency
@@ -130,12 +131,16 @@ class _Measurement:
             baseline = self.readout.baseline(tokens, self.frequency)
             values.append(position_values(tokens.log_probs, tokens.targets, baseline.scale, self.frequency.log_probs, truth))
             activations.append(tokens.activations)
-            ablations = (self.readout.ablation(tokens, replacement, w_out) for w_out in self.directions)
-            changes = (effect_changes(baseline, ablation, self.request.memory_mib * MEBIBYTE) for ablation in ablations)
+            changes = (self._changes(baseline, self.readout.ablation(tokens, replacement, w_out), w_out) for w_out in self.directions)
             sums.append([EffectSums.of(each, tokens.clusters, self.n_clusters) for each in changes])
         self.effects = [sum(parts[1:], start=parts[0]) for parts in zip(*sums, strict=True)]
         self.activations = torch.cat(activations)
         self.values = {name: torch.cat([part[name] for part in values]) for name in values[0]}
+
+    def _changes(self, baseline: Baseline, ablation: Ablation, w_out: Tensor) -> EffectChanges:
+        """Of the layer every change; of a control draw what the naming rules look at."""
+        memory_bytes = self.request.memory_mib * MEBIBYTE
+        return effect_changes(baseline, ablation, memory_bytes, with_scale_only=w_out is self.readout.w_out)
 
     def _scored_tokens(self) -> Iterator[tuple[ScoredTokens, Float[Tensor, "position vocab"] | None]]:
         """The scored positions of each batch of measured blocks, with the language's own distribution there."""
@@ -157,7 +162,7 @@ class _Measurement:
         return (self.request.control_seed * 1_000_003 + draw) % 2**63
 
     def _effect_columns(self, effects: EffectSums) -> dict[str, Tensor]:
-        return effects.columns(self.request.share_floor_nats, self.request.rules.clusters_min)
+        return effects.columns(self.request.share_floor_nats, self.request.rules.clusters_min, self.frequency.has_direction)
 
     def _weight_columns(self, w_out: Tensor) -> dict[str, Tensor]:
         return weight_columns(w_out, self.readout.unembedding, self.null_directions, self.frequency.direction)

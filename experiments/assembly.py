@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar, RichModelSummary, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import Tensor
 
 from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, SaveOnClock
 from confreg.clock import clock_steps
+from confreg.experiments.loggers import extra_loggers
 from confreg.languages.blocks import Blocks, Language
-from confreg.records.run_folder import RunFolder
+from confreg.languages.token_counts import SeenTokenCounts
+from confreg.records.redaction import redacted
+from confreg.records.run_folder import RunFolder, load_settings
 from confreg.records.store import RecordStore
-from confreg.settings import Settings
+from confreg.settings import Settings, settings_to_mapping
 from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
@@ -26,21 +32,23 @@ def steps_of(settings: Settings) -> tuple[int, ...]:
     return clock_steps(settings.trainer.max_steps, settings.clock.per_doubling, settings.clock.max_points)
 
 
-def world_size_of(settings: Settings) -> int:
-    """Processes that train together."""
-    return settings.trainer.devices * settings.trainer.nodes
+def measured_steps_of(settings: Settings) -> tuple[int, ...]:
+    """The optimizer steps at which a run will measure, as far as they are known before."""
+    if settings.callbacks.measure_when == "clock":
+        return steps_of(settings)
+    every, last = min(settings.trainer.validate_every, settings.trainer.max_steps), settings.trainer.max_steps
+    return tuple(range(every, last + 1, every))
 
 
 def n_train_blocks_read(settings: Settings) -> int:
     """Blocks that the whole training reads, over all processes."""
-    trainer = settings.trainer
-    return trainer.max_steps * trainer.accumulate_batches * settings.data.batch_size * world_size_of(settings)
+    return settings.trainer.max_steps * settings.trainer.accumulate_batches * settings.blocks_per_batch
 
 
 def module_of(settings: Settings, language: Language) -> LanguageModule:
     """The LightningModule, with plain values for hyperparameters so that a safe load reads its checkpoints."""
     blocks_per_step = n_train_blocks_read(settings) // settings.trainer.max_steps
-    return LanguageModule(
+    module = LanguageModule(
         model=asdict(settings.model),
         optimizer=asdict(settings.optimizer),
         vocabulary_size=language.vocabulary_size,
@@ -49,6 +57,8 @@ def module_of(settings: Settings, language: Language) -> LanguageModule:
         tokens_per_step=blocks_per_step * (language.block_length - 1),
         seed=settings.seed,
     )
+    module.compiles_training = settings.trainer.compile  # no hyperparameter: a checkpoint is the same with it and without
+    return module
 
 
 def data_of(settings: Settings, language: Language, start_step: int) -> LanguageBlocks:
@@ -66,35 +76,59 @@ def data_of(settings: Settings, language: Language, start_step: int) -> Language
     )
 
 
-def callbacks_of(settings: Settings, folder: Path, blocks: Blocks, token_counts: Any) -> list[pl.Callback]:
-    """What watches, in the order of durability: records, then checkpoints, then the mirrors."""
-    chosen, steps, store = settings.callbacks, steps_of(settings), RecordStore(folder / "records")
-    callbacks: list[pl.Callback] = []
+def callbacks_of(settings: Settings, folder: Path, blocks: Blocks, token_counts: Tensor | SeenTokenCounts) -> list[pl.Callback]:
+    """What watches: callbacks from the configuration, then ours in the order of durability: records, checkpoints, mirrors.
+
+    One that averages weights, or stops the training, has then done so before the step is measured and saved.
+    """
+    chosen, store = settings.callbacks, RecordStore(folder / "records")
+    callbacks: list[pl.Callback] = [instantiate(each) for each in chosen.extra.values()]
     if chosen.measure:
-        last, seed, preset = settings.trainer.max_steps, settings.seed, settings.measure
-        callbacks.append(
-            MeasureOnClock(blocks, token_counts, steps, lambda step: preset.request_at(step, last, seed), store, when=chosen.measure_when)
-        )
+        callbacks.append(_measuring(settings, blocks, token_counts, store))
     if chosen.save:
-        callbacks.append(SaveOnClock(folder / "checkpoints", steps, settings.clock.resume_every))
+        callbacks.append(SaveOnClock(folder / "checkpoints", steps_of(settings), settings.clock.resume_every))
     if chosen.log:
-        callbacks.append(LogRecords(store))
-    callbacks += [instantiate(each) for each in chosen.extra.values()]
-    if settings.trainer.progress_bar:
+        callbacks.append(LogRecords(store, config_of(folder)))
+    if settings.trainer.progress_bar and not any(isinstance(each, ProgressBar) for each in callbacks):
         callbacks.append(RichProgressBar(leave=True))
-    if settings.trainer.model_summary:
+    if settings.trainer.model_summary and not any(isinstance(each, ModelSummary) for each in callbacks):
         callbacks.append(RichModelSummary())
     return callbacks
 
 
-def loggers_of(settings: Settings, folder: RunFolder, config: dict[str, Any], start_step: int) -> list[Logger]:
-    """CSV and W&B, as chosen; a resumed run opens a CSV of its own, because Lightning empties one that it finds."""
-    loggers: list[Logger] = []
+def _measuring(settings: Settings, blocks: Blocks, token_counts: Tensor | SeenTokenCounts, store: RecordStore) -> MeasureOnClock:
+    last, seed, preset = settings.trainer.max_steps, settings.seed, settings.measure
+    return MeasureOnClock(
+        blocks,
+        token_counts,
+        steps_of(settings),
+        lambda step: preset.request_at(step, last, seed),
+        store,
+        when=settings.callbacks.measure_when,
+        last_request=lambda step: preset.request_at(step, step, seed),
+    )
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What loggers are told of a run: its ``config.yaml`` as a plain mapping, secrets redacted."""
+    return redacted(settings_to_mapping(load_settings(folder)))
+
+
+def loggers_of(settings: Settings, folder: RunFolder, start_step: int) -> list[Logger]:
+    """Those that were chosen; a resumed run opens a CSV of its own, because Lightning empties one that it finds."""
+    config, loggers = config_of(folder.path), list[Logger]()
+    name = config["run"]["name"]
     if settings.logger.csv:
         loggers.append(CSVLogger(folder.path, name="csv", version=f"from_step={start_step:08d}"))
     if settings.logger.wandb.mode != "disabled":
-        loggers.append(ClockWandbLogger(folder.path, settings.logger.wandb, config["run"]["name"], config))
-    return loggers
+        loggers.append(ClockWandbLogger(folder.path, settings.logger.wandb, name, config, on_begin=partial(_note_wandb_run, folder)))
+    return [*loggers, *extra_loggers(settings, folder, name)]
+
+
+def _note_wandb_run(folder: RunFolder, run_id: str, place: Path) -> None:
+    """Where each W&B run of a folder lies, at once, so that a killed run is found too; a resumed run has several."""
+    runs = folder.read_run_json().get("wandb") or []
+    folder.update_run_json(wandb=[*runs, {"id": run_id, "folder": os.path.relpath(place, folder.path)}])
 
 
 def trainer_of(settings: Settings, folder: Path, callbacks: list[pl.Callback], loggers: list[Logger]) -> pl.Trainer:
@@ -119,8 +153,8 @@ def trainer_of(settings: Settings, folder: Path, callbacks: list[pl.Callback], l
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=chosen.progress_bar,
-        enable_model_summary=chosen.model_summary,
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),  # Lightning's own, only where asked for
+        enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
+        enable_model_summary=any(isinstance(each, ModelSummary) for each in callbacks),
         use_distributed_sampler=False,
     )

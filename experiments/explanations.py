@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from importlib import resources
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -14,7 +15,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from confreg.settings import setting_types
-from confreg.settings.mapping import DATA_KINDS
+from confreg.settings.mapping import DATA_KINDS, PART, as_listed
 
 CLOSE = 0.6  # of 1: how alike two names must be to be suggested before farther ones
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -37,8 +38,10 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str |
     if ambiguous:
         return f"{ambiguous[1]!r} holds several values; expected one. For a sweep over them add -m; a list is written in brackets, [a,b]."
     refused = re.search(r"Could not override '([^']+)'", str(error))
-    if refused and refused[1] not in setting_types():
+    if refused and as_listed(refused[1]) not in setting_types():
         return unknown_key(refused[1], place)
+    if "Unexpected type for root" in str(error):  # OmegaConf, for a key below one that is null
+        return _below_nothing(overrides)
     return _shortened(str(error))
 
 
@@ -49,7 +52,15 @@ def unknown_key(key: str, place: str) -> str:
 
 def nearest_key(key: str) -> str:
     """The existing key that looks most like a misspelt one: first among its siblings, then by its last part, then by initials."""
-    keys = list(setting_types())
+    listed = as_listed(key)
+    if listed == key:
+        return _nearest(key, list(setting_types()))
+    in_part, part = f"data.parts.{PART}", key.split(".")[2]
+    found = _nearest(listed, sorted(setting_types(), key=lambda each: not each.startswith(in_part)))
+    return found.replace(in_part, f"data.parts.{part}")
+
+
+def _nearest(key: str, keys: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == parent}
     others = {known.rpartition(".")[2]: known for known in reversed(keys)}
@@ -67,17 +78,32 @@ def _about_a_key(cause: OmegaConfBaseException, message: str, overrides: Sequenc
     named = re.search(r"(?:Could not override '|Error merging override [+~]*)([^'=\s]+)", message)
     key = max(named[1] if named else "", str(cause.full_key or ""), key=len)
     types = setting_types()
+    unknown_part = re.fullmatch(r"Key '(.+)' (is not in struct|not in 'dict')", _first_line(cause))
+    if unknown_part and key.startswith("data.parts."):
+        return _unknown_part(unknown_part[1], place)
     if not key or key.startswith("hydra."):
         return f"{_shortened(message, 1)} {_first_line(cause)}".replace("Could not override", "Hydra's own configuration: cannot override")
-    if key not in types:
+    is_part = key.startswith("data.parts.") and key.count(".") == 2
+    if not is_part and as_listed(key) not in types:
         return unknown_key(key, place)
-    return _wrong_value(key, types[key], cause, overrides, place)
+    return _wrong_value(key, dict if is_part else types[as_listed(key)], cause, overrides, place)
+
+
+def _unknown_part(part: str, place: str) -> str:
+    add = f"'+data.parts.{part}={{weight: 1, text: {{source: PATH}}}}'"
+    return f"data.parts.{part} ({place}) is not a part of this mixture; to add one: {add}"
+
+
+def _below_nothing(overrides: Sequence[str]) -> str:
+    keys = [each.partition("=")[0] for each in overrides if each.startswith("data.parts.") and each.count(".") > 3]
+    shown = " or ".join(keys) or "a key"
+    return f"{shown} (on the command line) stands below one that is null; a part of a mixture has either text or synthetic, not both."
 
 
 def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overrides: Sequence[str], place: str) -> str:
     reason = _first_line(cause)
     if "not in '" in reason:
-        return _of_other_data(key, reason, place)
+        return of_other_data(key, reason.rpartition("not in ")[2].strip("'"), place)
     if isinstance(cause, MissingMandatoryValue):
         return f"{key} is missing (???); expected {described(annotation)}."
     came = _came(key, overrides)
@@ -89,11 +115,13 @@ def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overr
     return f"{key} is {came!r} ({place}); expected {described(annotation)}."
 
 
-def _of_other_data(key: str, reason: str, place: str) -> str:
-    owners = " and ".join(kind.__name__ for kind in DATA_KINDS.values() if key.partition(".")[2] in {each.name for each in fields(kind)})
-    chosen = reason.rpartition("not in ")[2].strip("'")
+def of_other_data(key: str, chosen: str, place: str) -> str:
+    """The message for a setting of a kind of data that was not chosen."""
+    name = key.split(".")[1]
+    owners = " and ".join(kind.__name__ for kind in DATA_KINDS.values() if name in {each.name for each in fields(kind)})
     move = (
-        "Choose other data with data=PRESET; a data preset of your own begins with defaults: [known_confidence, _self_] or [text, _self_]."
+        "Choose other data with data=PRESET; a data preset of your own begins with defaults: [known_confidence, _self_], [text, _self_] or "
+        "[/schema/data/mixture@_here_, _self_]."
     )
     return f"{key} ({place}) is a setting of {owners}, and the chosen data is {chosen}.\n{move}"
 
@@ -105,7 +133,7 @@ def described(annotation: Any) -> str:
         return " or ".join(described(each) for each in arguments if each is not NoneType) + ", or null"
     if get_origin(annotation) is list:
         return f"a list, such as [a, b], each {described(arguments[0])}"
-    if get_origin(annotation) is dict or is_dataclass(annotation):
+    if annotation is dict or get_origin(annotation) is dict or is_dataclass(annotation):
         return "a mapping of settings, or the name of a preset"
     return WORDS.get(annotation, str(annotation))
 
@@ -131,9 +159,15 @@ def _missing_preset(error: MissingConfigException, overrides: Sequence[str], con
     where = "" if any(each.startswith(f"{group}=") for each in overrides) else f" ({_place(str(error), config_dir)})"
     if not group:
         return f"{name}{where} does not exist as a primary configuration; expected train."
-    presets = ", ".join(error.options or ()) or "none"
+    presets = ", ".join(error.options or _packaged_presets(group)) or "none"
     own = f"A preset of your own is a file {group}/{name}.yaml below --config-dir FOLDER."
     return f"{group} is {name!r}{where}; expected one of {presets}.\n{own}"
+
+
+def _packaged_presets(group: str) -> list[str]:
+    """Hydra does not list them where several were asked for, callbacks=[ema,nope]."""
+    folder = resources.files("confreg.conf") / group
+    return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")) if folder.is_dir() else []
 
 
 def _place(message: str, config_dir: Path | str | None) -> str:

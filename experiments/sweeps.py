@@ -78,8 +78,30 @@ def _redacted_overrides(job: list[str]) -> list[str]:
 
 
 def job_settings(settings: Settings, sweep: str) -> Settings:
-    """The settings of one job in its own folder, ``run.root/SWEEP/8 hex digits``: a repeated sweep finds what is done."""
-    return replace(settings, run=replace(settings.run, name=f"{sweep}/{digest(settings_to_mapping(settings))}"))
+    """The settings of one job in its own folder, ``run.root/SWEEP/8 hex digits``: a repeated sweep finds what is done.
+
+    W&B shows the jobs as one group, named like the sweep unless the settings name it.
+    """
+    wandb = replace(settings.logger.wandb, group=settings.logger.wandb.group or sweep)
+    run = replace(settings.run, name=f"{sweep}/{digest(settings_to_mapping(settings))}")
+    return replace(settings, run=run, logger=replace(settings.logger, wandb=wandb))
+
+
+def compare_jobs(sweep: Path) -> Path | None:
+    """The page that compares the jobs of a sweep, written anew; None while fewer than two of them have finished.
+
+    Raises:
+        ReportError: the page cannot be written.
+    """
+    from confreg.figures.comparison.page import write_comparison  # pandas and plotly: not for those who only ask for --help
+    from confreg.figures.comparison.runs import read_compared_runs
+    from confreg.figures.run_records import ReportError
+
+    try:
+        compared = read_compared_runs([sweep])
+    except ReportError:  # nothing was measured
+        return None
+    return write_comparison(compared) if sum(run.is_finished for run in compared.runs) > 1 else None
 
 
 def as_override(key: str, value: str) -> str:

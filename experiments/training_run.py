@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -13,17 +14,21 @@ from rich.console import Console
 from torch import Tensor
 
 from confreg.callbacks import ClockWandbLogger
+from confreg.callbacks.averaged_weights import averages_weights
 from confreg.experiments import assembly
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
 from confreg.languages.blocks import Language
 from confreg.languages.sources import language_of, measured_blocks
+from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
 from confreg.models.checkpoints import newest_resumable, step_of
-from confreg.models.runs import save_blocks, saved_token_counts
+from confreg.models.runs import save_blocks, save_tokenizer, saved_token_counts
+from confreg.models.swaps import swapped_parts
 from confreg.records.environment import now, reproducibility
-from confreg.records.redaction import redacted
-from confreg.records.run_folder import RunFolder, load_settings
-from confreg.settings import Settings, settings_to_mapping
+from confreg.records.run_folder import RunFolder
+from confreg.settings import Settings
+from confreg.training.data_module import LanguageBlocks
+from confreg.training.language_module import LanguageModule
 
 PAGE = "report.html"
 SAID_TO_EVERYBODY = ("PU available: ", "Tip: For seamless", "Trainer already configured with model summary")
@@ -43,16 +48,17 @@ def train(settings: Settings) -> int:
         else:
             _quiet()
             _fit(settings, folder)
-            folder.update_run_json(status="finished", finished=now())  # what the page shall say; it is part of a complete run
-            _draw(settings, folder)
     _report(settings, folder)
     return 0
 
 
 @rank_zero_only
-def _draw(settings: Settings, folder: RunFolder) -> None:
+def _draw(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLogger] = (), step: int = 0) -> None:
+    """The page, which is part of a complete run, and its copy for W&B, which is still open."""
     if settings.callbacks.measure:
-        write_page(folder.path)
+        page = write_page(folder.path)
+        for logger in loggers:
+            logger.log_page(page, step)
 
 
 def _quiet() -> None:
@@ -79,50 +85,62 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     module = assembly.module_of(settings, language)
     if folder.is_writer:
         save_blocks(folder.path, blocks, token_counts)
+        folder.update_run_json(token_frequencies=frequency_facts(token_counts))
+        save_tokenizer(folder.path, language.tokenizer)
         folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
         _announce(settings, folder, module, start_step)
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
-    loggers = assembly.loggers_of(settings, folder, redacted(settings_to_mapping(load_settings(folder.path))), start_step)
+    loggers = assembly.loggers_of(settings, folder, start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
-    succeeded = False
+    folder.update_run_json(measured_weights="averaged" if averages_weights(trainer) else "current")
+    wandb_loggers = [each for each in loggers if isinstance(each, ClockWandbLogger)]
     try:
-        trainer.fit(module, datamodule=assembly.data_of(settings, language, start_step), ckpt_path=resume_from)
-        succeeded = True
+        _train_to_the_end(trainer, module, assembly.data_of(settings, language, start_step), resume_from)
+        stopped_early = trainer.global_step < settings.trainer.max_steps
+        folder.update_run_json(steps=trainer.global_step, stopped_early=stopped_early, tokens_seen=module.tokens_seen)
+        folder.update_run_json(status="finished", finished=now())  # what the page shall say
+        _draw(settings, folder, wandb_loggers, trainer.global_step)
+    except BaseException:
+        _close(settings, folder, wandb_loggers, succeeded=False)
+        raise
+    _close(settings, folder, wandb_loggers, succeeded=True)
+
+
+def _train_to_the_end(trainer: pl.Trainer, module: LanguageModule, data: LanguageBlocks, resume_from: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from)
     except SystemExit as error:  # Lightning's answer to a Ctrl-C
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
-    finally:
-        _close(settings, folder, [each for each in loggers if isinstance(each, ClockWandbLogger)], succeeded)
-    folder.update_run_json(steps=trainer.global_step, tokens_seen=module.tokens_seen)
 
 
-def _close(settings: Settings, folder: RunFolder, loggers: list[ClockWandbLogger], succeeded: bool) -> None:
-    """Finish the W&B runs, keep where they are (a resumed run has several), and say how to send them."""
+def _close(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLogger], succeeded: bool) -> None:
+    """Finish the W&B runs and say how to send them (a resumed run has several)."""
     for logger in loggers:
-        about = logger.close(succeeded)
-        if about is None or not folder.is_writer:
-            continue
-        runs = folder.read_run_json().get("wandb") or []
-        entry = {"id": about[0], "folder": os.path.relpath(about[1], folder.path)}
-        folder.update_run_json(wandb=[*runs, entry])
-        if settings.logger.wandb.mode == "offline" and (succeeded or folder.path == folder.target):
-            paths = " ".join(str(folder.target / each["folder"]) for each in (*runs, entry))
-            _say(f"W&B, for those with an account: wandb sync {paths}")
+        logger.close(succeeded)
+    runs = folder.read_run_json().get("wandb") or []
+    if runs and settings.logger.wandb.mode == "offline" and (succeeded or folder.path == folder.target):
+        paths = " ".join(str(folder.target / each["folder"]) for each in runs)
+        _say(f"W&B, for those with an account: wandb sync {paths}")
 
 
-def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> Tensor:
-    """Counts over all that the run reads; a resumed run has them already."""
-    if (kept := saved_token_counts(folder.path)) is not None:
-        return kept
+def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> Tensor | SeenTokenCounts:
+    """Counts over all that the run reads, or those before each measured step; a resumed run has them already."""
+    kept = saved_token_counts(folder.path)
     n_blocks = assembly.n_train_blocks_read(settings)
-    _say(f"Counting the tokens of the training part ({n_blocks:,} blocks).")
-    return language.token_counts(n_blocks)
+    if kept is None:
+        _say(f"Counting the tokens of the training part ({n_blocks:,} blocks).")
+    if settings.frequency == "seen":
+        known = kept if isinstance(kept, dict) else None
+        return SeenTokenCounts.of(settings, language, known).at(assembly.measured_steps_of(settings))
+    return kept if isinstance(kept, Tensor) else language.token_counts(n_blocks)
 
 
-def _model_facts(module: pl.LightningModule) -> dict[str, int]:
-    parameters = list(module.parameters())
-    return {"n_parameters": sum(each.numel() for each in parameters)}
+def _model_facts(module: LanguageModule) -> dict[str, object]:
+    """Its size, and whether plain transformers has all of its parts."""
+    swapped = swapped_parts(module.model)
+    return {"n_parameters": sum(each.numel() for each in module.parameters()), "loads_in_transformers": not swapped, "swapped": swapped}
 
 
 @rank_zero_only

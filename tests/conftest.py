@@ -1,10 +1,14 @@
-"""A language and a model small enough to train in a second."""
+"""A language and a model small enough to train in a second; and a browser."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import shutil
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +123,81 @@ def weights_of() -> Callable[[torch.nn.Module], list[torch.Tensor]]:
         return [each.detach().clone() for each in module.parameters()]
 
     return weights
+
+
+BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A selenium driver of a headless chromium of the machine; nothing is downloaded. Its logs tell the console and every request."""
+    program, driver = next(filter(None, map(shutil.which, BROWSER_NAMES)), None), shutil.which("chromedriver")
+    if program is None or driver is None:
+        reason = "no chromium with its chromedriver is on the PATH (Debian: apt-get install chromium chromium-driver)"
+        (pytest.fail if os.environ.get("CONFREG_REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}", "--window-size=1366,768"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+class Visit:
+    """A page in a browser, and what the console and the network tell of it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver, self.run, self.address = driver, driver.execute_script, lambda: driver.current_url
+
+    def open(self, page: Path, is_drawn: str) -> None:
+        """Open a file in the usual look and wait until ``is_drawn`` (JavaScript) holds."""
+        self.complaints(), self.requests()  # what other pages left
+        self.set_media(prefers_color_scheme="light")
+        self.set_size(1366, 768)
+        self.driver.get(page.as_uri())
+        self.wait_until(f"return {is_drawn}")
+
+    def wait_until(self, holds: str | Callable[[], Any], *arguments: Any) -> None:
+        """Wait until a function, or a script's return value, is true; at most 30 seconds."""
+        start = time.monotonic()
+        while not (self.run(holds, *arguments) if isinstance(holds, str) else holds()):
+            assert time.monotonic() - start < 30, f"what was waited for did not come: {holds}"
+            time.sleep(0.02)
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+
+    def requests(self) -> set[str]:
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        urls = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+        return {url for url in urls if not url.startswith(("data:", "blob:"))}
+
+    def set_size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def set_media(self, **features: str) -> None:
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+
+    def element(self, identity: str) -> Any:
+        return self.driver.find_element("id", identity)
+
+    def find(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def press(self, *keys: str) -> None:
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+
+@pytest.fixture(scope="session")
+def visit(browser: Any) -> Visit:
+    return Visit(browser)

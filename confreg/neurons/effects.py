@@ -70,24 +70,27 @@ class _Prepared:
         return _Prepared(part, self.weights[positions], self.mean_logit[positions], self.frequency, self.logits_along_frequency[positions])
 
 
-def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29) -> EffectChanges:
+def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, with_scale_only: bool = True) -> EffectChanges:
     """Exact changes of loss, entropy and both divergences for every pair of position and neuron.
 
     Args:
         baseline: the unablated prediction.
         ablation: what each neuron's replacement changes.
         memory_bytes: bound on temporaries; a chunk holds at least one position and one neuron.
+        with_scale_only: without it ``loss_scale_only`` is None, and a fourth of the exponentials is saved.
 
     Returns:
         Tensors of the dtype of the logits. A replacement by the activation itself gives zeros.
     """
     prepared, shape = _Prepared.of(baseline), ablation.activation_change.shape
-    changes = {name: baseline.scaled_logits.new_empty(shape) for name in EffectChanges.__annotations__}
+    names = [name for name in EffectChanges.__annotations__ if with_scale_only or name != "loss_scale_only"]
+    changes = {name: baseline.scaled_logits.new_empty(shape) for name in names}
     for positions, neurons in _chunks(shape, baseline.scaled_logits, memory_bytes):
-        part = _changes_of_chunk(prepared.part(positions), ablation.part(positions, neurons))
+        part = _changes_of_chunk(prepared.part(positions), ablation.part(positions, neurons), with_scale_only)
         for name, whole in changes.items():
             whole[positions, neurons] = getattr(part, name)
-    return EffectChanges(**changes)
+    scale_only = changes.pop("loss_scale_only", None)
+    return EffectChanges(loss_scale_only=scale_only, **changes)
 
 
 def _chunks(shape: torch.Size, logits: Tensor, memory_bytes: int) -> Iterator[tuple[slice, slice]]:
@@ -102,7 +105,7 @@ def _chunks(shape: torch.Size, logits: Tensor, memory_bytes: int) -> Iterator[tu
             yield slice(first, first + positions), slice(neuron, neuron + neurons)
 
 
-def _changes_of_chunk(prepared: _Prepared, ablation: Ablation) -> EffectChanges:
+def _changes_of_chunk(prepared: _Prepared, ablation: Ablation, with_scale_only: bool) -> EffectChanges:
     baseline = prepared.baseline
     new_scale, dtype = ablation.scale(baseline.scale), baseline.scaled_logits.dtype
     shrink = ablation.shrink(baseline.scale, new_scale).to(dtype)
@@ -115,7 +118,7 @@ def _changes_of_chunk(prepared: _Prepared, ablation: Ablation) -> EffectChanges:
     changes = EffectChanges(
         loss=loss,
         loss_frozen_norm=frozen.loss(),
-        loss_scale_only=_Change(prepared, ablation, shrink, None).loss(),
+        loss_scale_only=_Change(prepared, ablation, shrink, None).loss() if with_scale_only else None,
         loss_frozen_frequency=total.with_frequency(kept).loss(),
         entropy=entropy,
         entropy_frozen_norm=frozen.entropy_and_kl_to_frequency()[0],
@@ -198,4 +201,5 @@ def _recompute_large_changes(
         pair = position[start : start + step], neuron[start : start + step]
         exact = exact_changes(baseline, ablation.logit_writes, pair, tuple(each[pair].double() for each in coefficients))
         for name, values in exact.items():
-            getattr(changes, name)[pair] = values.to(shrink.dtype)
+            if getattr(changes, name) is not None:
+                getattr(changes, name)[pair] = values.to(shrink.dtype)

@@ -10,7 +10,7 @@ from confreg.settings.data import DataSettings, SyntheticSettings
 from confreg.settings.measure import MeasureSettings
 from confreg.settings.model import ModelSettings, OptimizerSettings
 from confreg.settings.ranges import setting
-from confreg.settings.targets import complaints_about_callbacks
+from confreg.settings.targets import complaints_about_callbacks, complaints_about_loggers
 
 LONGEST_PART = 200  # bytes of one folder's name: file systems allow 255, and a hidden sibling needs some of them
 
@@ -45,9 +45,15 @@ class WandbSettings:
     mode: str = setting("offline", choices=("offline", "online", "disabled"))
     project: str = "confreg"
     entity: str | None = None
-    group: str | None = None
+    group: str | None = None  # None: in a sweep the sweep's name, else no group
     job_type: str = "train"
     tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    top_neurons: int = setting(16, at_least=0, at_most=1000)  # rows of each clock step's table; 0: no tables
+    histogram_bins: int = setting(32, at_least=0, at_most=512)  # of each clock step's histograms over the neurons; 0: none
+    page: bool = True  # the finished page of the run, about 5 MB
+    init_timeout_s: float = setting(30.0, above=0.0)  # seconds to wait for W&B's server at the beginning; online only
+    finish_timeout_s: float = setting(600.0, above=0.0)  # and at the end, for all to be sent; what is not stays on disk
 
 
 @dataclass
@@ -56,6 +62,10 @@ class LoggerSettings:
 
     csv: bool = True
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    extra: dict[str, Any] = field(default_factory=dict)  # name -> {_target_: lightning.pytorch.loggers.…, …}
+
+    def complaints(self) -> Iterator[str]:
+        yield from complaints_about_loggers(self.extra, "extra")
 
 
 @dataclass
@@ -70,6 +80,7 @@ class TrainerSettings:
     devices: int = setting(1, at_least=1)
     nodes: int = setting(1, at_least=1)
     strategy: str = setting("auto", choices=("auto", "ddp", "ddp_spawn", "ddp_fork"))
+    compile: bool = False  # torch.compile of the network in training steps; measurements and validation read it uncompiled
     deterministic: bool = False  # torch's deterministic algorithms
     threads: int | None = setting(None, at_least=1)  # CPU threads; None keeps torch's own choice; it changes bits
     validate_every: int = setting(256, at_least=1)  # optimizer steps
@@ -119,8 +130,14 @@ class Settings:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    frequency: str = setting("corpus", choices=("corpus", "seen"))  # tokens counted: the training part, or those read before each step
     seed: int = setting(0, at_least=0)
     resume: str | None = None  # a run folder to go on with
+
+    @property
+    def blocks_per_batch(self) -> int:
+        """Blocks of one micro-batch, over all processes."""
+        return self.data.batch_size * self.trainer.devices * self.trainer.nodes
 
     def complaints(self) -> Iterator[str]:
         if self.callbacks.measure and self.callbacks.measure_when == "validation" and self.trainer.validation_batches == 0:

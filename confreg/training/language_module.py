@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -31,6 +32,17 @@ def learning_rate_share(step: int, max_steps: int, warmup_steps: int, final_shar
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
     progress = min(1.0, max(0.0, (step - warmup_steps) / max(1, max_steps - warmup_steps)))
     return warm * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Reseed the generators that a model on this device draws from.
+
+    ``torch.manual_seed`` also writes down a stack trace for every accelerator that is not in use, which takes longer than a small step's
+    other overhead together.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 class LanguageModule(pl.LightningModule):
@@ -64,6 +76,8 @@ class LanguageModule(pl.LightningModule):
         self.max_steps, self.tokens_per_step, self.seed = max_steps, tokens_per_step, seed
         self.model = build_model(ModelSettings(**model), vocabulary_size, block_length, seed)
         self.loaded_step: int | None = None
+        self.compiles_training = False
+        self._compiled: Callable[..., Any] | None = None
         self.validation_loss = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
         self.validation_entropy = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
 
@@ -73,9 +87,18 @@ class LanguageModule(pl.LightningModule):
         return (self.global_step or self.loaded_step or 0) * self.tokens_per_step
 
     def forward(self, tokens: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"]:
-        """Logits at every position."""
-        logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
+        """Logits at every position; in training mode by the compiled network, if there is one."""
+        network = self._compiled if self._compiled is not None and self.training else self.model
+        logits: Tensor = network(input_ids=tokens, use_cache=False).logits
         return logits
+
+    def on_fit_start(self) -> None:
+        """Let ``torch.compile`` make the training steps faster, where ``compiles_training`` is set.
+
+        The model itself stays as it is, with the names of its weights: whoever evaluates, measures, averages or saves has the plain one,
+        and nothing is compiled a second time for them.
+        """
+        self._compiled = torch.compile(self.model.forward) if self.compiles_training else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the step of the weights: Lightning restores its own counter only for training."""
@@ -84,7 +107,7 @@ class LanguageModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Reseed: dropout depends on (seed, micro-batch, rank) alone, whatever ran in between."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(seed_of(self.seed, number * self.trainer.world_size + self.global_rank))
+        reseed(seed_of(self.seed, number * self.trainer.world_size + self.global_rank), self.device)
 
     def training_step(self, batch: Int[Tensor, "block token"], batch_idx: int) -> Float[Tensor, ""]:
         """Loss of one micro-batch.
@@ -133,13 +156,14 @@ class LanguageModule(pl.LightningModule):
             optimizer,
             lambda step: learning_rate_share(step, self.max_steps, chosen.warmup_steps, chosen.final_learning_rate_share),
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # the name is the key of Lightning's LearningRateMonitor: train/learning_rate/matrices and …/vectors
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/learning_rate"}}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices with weight decay; vectors (norms, biases) without."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     return [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"name": "matrices", "params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
+        {"name": "vectors", "params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -70,6 +70,14 @@ def test_the_request_may_depend_on_the_step(tiny_module, fit, tiny_blocks, tiny_
     assert [each is None for each in controls] == [True, False]
 
 
+def test_the_token_counts_may_depend_on_the_step(tiny_module, fit, tiny_blocks, tiny_counts, store):
+    module = tiny_module(max_steps=2)
+    fit(module, MeasureOnClock(tiny_blocks, lambda step: tiny_counts * step, [0, 2], store=store))
+    assert store.read("model")["zero_count_share"].to_pylist() == [1.0, (tiny_counts == 0).double().mean().item()]
+    alone = measure(module, tiny_blocks, tiny_counts * 2, MeasurementRequest(), step=2, tokens_seen=88)
+    assert all(store.read(table, 2).equals(rows) for table, rows in alone.items())
+
+
 def test_as_validation_hook_it_measures_after_every_validation(tiny_module, fit, tiny_blocks, tiny_counts, store):
     fit(tiny_module(max_steps=6), MeasureOnClock(tiny_blocks, tiny_counts, store=store, when="validation"), validation_batches=1)
     assert store.steps("model") == [2, 4, 6]

@@ -6,11 +6,13 @@ import yaml
 
 from confreg.experiments.composition import compose_settings
 from confreg.settings import Settings, SyntheticSettings, TextSettings
+from confreg.settings.targets import ALLOWED_PREFIXES, LOGGER_PREFIXES, is_allowed
 
 CONF = Path(str(resources.files("confreg.conf")))
 GROUPS = ("data", "model", "optimizer", "clock", "measure", "callbacks", "logger", "trainer", "experiment", "debug")
 PRESETS = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 FILES = sorted(CONF.rglob("*.yaml"))
+ABSENT = "(absent)"  # from the default: entries of extra, settings of another kind of data
 
 
 def test_the_composed_default_is_the_dataclasses_default():
@@ -52,20 +54,14 @@ def test_an_experiment_and_a_debug_preset_go_together():
     assert settings.trainer.max_steps == 20
 
 
-def keys_of(node):
-    for key, value in node.items():
-        yield key
-        if isinstance(value, dict):
-            yield from keys_of(value)
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
-def test_a_file_is_short_names_no_code_and_says_what_each_key_means(path):
+def test_a_file_is_short_names_only_allowed_code_and_says_what_each_key_means(path):
     lines = path.read_text().splitlines()
     content = yaml.safe_load(path.read_text()) or {}
     assert len(lines) <= 30
     assert lines[0].startswith("#")
-    assert "_target_" not in set(keys_of(content))
+    prefixes = {"callbacks": ALLOWED_PREFIXES, "logger": LOGGER_PREFIXES}.get(path.parent.name, ())
+    assert all(is_allowed(value, prefixes) for key, value in leaves_of(content) if key.rpartition(".")[2] == "_target_")
     if path.parent.name in GROUPS:
         leaves = [line for line in lines if ":" in line and not line.lstrip().startswith(("#", "-")) and not line.rstrip().endswith(":")]
         assert [line for line in leaves if "#" not in line] == []
@@ -94,5 +90,5 @@ def leaves_of(node, prefix=""):
 
 def value_at(settings, key):
     for part in key.split("."):
-        settings = getattr(settings, part)
+        settings = settings.get(part, ABSENT) if isinstance(settings, dict) else getattr(settings, part, ABSENT)
     return settings

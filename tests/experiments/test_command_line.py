@@ -54,9 +54,11 @@ def test_help_lists_every_preset_and_shows_examples(capsys):
     text = capsys.readouterr().out
     assert caught.value.code == 0
     for line in (
-        "data: constant_confidence, fixed_confidence, known_confidence, sotu, text",
+        "data: constant_confidence, fixed_confidence, hub, known_confidence, mixture, sotu, text",
+        "callbacks: default, device_stats, early_stopping, ema, monitors, none, validation",
         "debug: cpu_ddp, limit, overfit, profiler",
-        "logger: csv, offline, wandb_online",
+        "logger: csv, mlflow, offline, tensorboard, wandb_online",
+        "trainer: bf16, compiled, cpu, ddp, default",
     ):
         assert line in text
     assert "confreg-train experiment=sotu" in text

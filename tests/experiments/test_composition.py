@@ -2,7 +2,9 @@ import os
 
 import pytest
 
-from confreg.experiments.composition import check_model_names, check_surroundings, compose_settings, with_quoted_paths
+from confreg.experiments.composition import check_model_names, compose_settings, with_quoted_paths
+from confreg.experiments.surroundings import check_surroundings
+from confreg.languages.documents import TextError
 from confreg.records.run_folder import RunFolder
 from confreg.settings import ModelSettings, RunSettings, SettingError, Settings, TextSettings, setting_types
 
@@ -109,6 +111,12 @@ def test_every_misspelt_key_is_refused_and_the_right_one_suggested(recompose, ke
         ("model={n_layer: x}", "a whole number"),
         ("+callbacks.extra.spy=3", "a mapping with _target_"),
         ("+callbacks.extra.spy._target_=os.system", "a class below lightning.pytorch.callbacks."),
+        ("+logger.extra.spy=3", "a mapping with _target_"),
+        ("+logger.extra.spy._target_=os.system", "a class below lightning.pytorch.loggers."),
+        ("+logger.extra.spy._target_=lightning.pytorch.callbacks.Timer", "a class below lightning.pytorch.loggers."),
+        ("+logger.extra.more._target_=lightning.pytorch.loggers.WandbLogger", "set logger.wandb instead"),
+        ("logger.wandb.histogram_bins=513", "at most 512"),
+        ("logger.wandb.top_neurons=-1", "at least 0"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_key_and_what_was_expected(recompose, override, expected, tmp_path):
@@ -127,7 +135,7 @@ def test_a_wrong_value_is_told_in_one_line():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data=foo", "data is 'foo'; expected one of constant_confidence, fixed_confidence, known_confidence, sotu, text."),
+        ("data=foo", "data is 'foo'; expected one of constant_confidence, fixed_confidence, hub, known_confidence, mixture, sotu, text."),
         ("trainer", "'trainer' has no '='; expected KEY=VALUE"),
         ("=3", "'=3' has no key"),
         ("seed=1,2", "For a sweep over them add -m"),
@@ -170,7 +178,7 @@ def test_an_unknown_preset_inside_an_experiment_is_refused_with_the_name_of_the_
     folder = own_presets("experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /data: nowhere\n")
     message = refusal(["experiment=mine"], folder)
     assert "data is 'nowhere'" in message
-    assert "known_confidence, sotu, text" in message
+    assert "known_confidence, mixture, sotu, text" in message
 
 
 def test_a_hostile_target_in_a_preset_of_ones_own_is_refused_before_anything_is_built(own_presets, tmp_path):
@@ -234,14 +242,14 @@ def test_composing_makes_no_folder():
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("data.source=nowhere", "data.source is 'nowhere', which does not exist"),
+        ("data.source=nowhere", "data.source is 'nowhere': there is no such file or folder"),
         ("trainer.accelerator=mps", "trainer.accelerator is 'mps'"),
     ],
 )
 def test_what_this_machine_does_not_have_is_refused_before_any_folder(override, text, monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     settings = compose_settings(["data=text", override])
-    with pytest.raises(SettingError, match=text):
+    with pytest.raises((SettingError, TextError), match=text):
         check_surroundings(settings)
 
 

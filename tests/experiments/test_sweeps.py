@@ -7,6 +7,8 @@ import pytest
 from confreg.experiments.command_line import run_command
 from confreg.experiments.sweeps import as_override, sweep_jobs
 from confreg.records.run_folder import RunFolder
+from confreg.records.schema import table_of
+from confreg.records.store import RecordStore
 from confreg.settings import SettingError
 
 
@@ -52,6 +54,34 @@ def test_a_job_that_fails_does_not_stop_the_others(capfd, monkeypatch):
     assert caught.value.code == 1
     assert seeds == [1, 2]
     assert "RuntimeError: boom" in capfd.readouterr().err
+
+
+def test_a_sweep_ends_with_the_comparison_of_its_jobs_although_one_raised(capfd, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+    def task(settings):
+        with RunFolder.prepare(settings) as folder:
+            if settings.seed == 2:
+                raise RuntimeError("boom")
+            rows = table_of("neurons", {"layer": 1, "neuron": [0, 1]}, 2, {"step": 0, "tokens_seen": 0, "weights_sha256": "0"})
+            RecordStore(folder.path / "records").write("neurons", 0, rows)
+
+    with pytest.raises(SystemExit):
+        run_command("train", task, ["-m", "seed=1,2,3", "run.name=s"])
+    assert "Comparison: runs/s/comparison.html" in capfd.readouterr().out.splitlines()
+    html = Path("runs/s/comparison.html").read_text(encoding="utf-8")
+    assert "failed: RuntimeError: boom; " in html
+    assert "2 runs of 1 condition" in html
+
+
+def test_a_sweep_that_measured_nothing_has_no_comparison(capfd):
+    def task(settings):
+        with RunFolder.prepare(settings):
+            pass
+
+    assert run_command("train", task, ["-m", "seed=1,2", "run.name=s"]) == 0
+    assert "Comparison" not in capfd.readouterr().out
+    assert not Path("runs/s/comparison.html").exists()
 
 
 def test_lightnings_relaunching_strategy_is_refused_in_a_sweep():

@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from confreg import MeasurementRequest, measure, open_run
+from confreg import MeasurementRequest, measure, open_run, save_pretrained
 from confreg.callbacks import MeasureOnClock
 from confreg.experiments.composition import compose_settings
 from confreg.experiments.training_run import train
@@ -63,11 +64,27 @@ def test_a_run_leaves_what_the_design_promises_and_nothing_else(finished):
     tables = {f"records/{table}/step={step:08d}.parquet" for table in ("neurons", "model", "spectrum") for step in steps}
     checkpoints = {f"checkpoints/step={step:08d}.ckpt" for step in steps} | {f"checkpoints/resume/step={step:08d}.ckpt" for step in (4, 6)}
     others = {"config.yaml", "run.json", "report.html", "blocks.safetensors", "records/manifest.json", "checkpoints/manifest.json"}
+    others |= {"tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}
     assert {name for name in files if not name.startswith("csv/")} == tables | checkpoints | others
     facts = json.loads((finished / "run.json").read_text())
     assert facts["status"] == "finished"
     assert facts["steps"] == 6
     assert facts["language"]["kind"] == "synthetic"
+    assert facts["model"]["n_parameters"] > 1000
+    assert (facts["model"]["loads_in_transformers"], facts["model"]["swapped"]) == (True, [])
+
+
+def test_a_run_with_frozen_norms_says_so_is_opened_to_the_bit_and_names_no_entropy_neuron(settings, tmp_path):
+    assert train(settings("model.norm=frozen", "model.output_bias=true", "trainer.max_steps=2", name="frozen")) == 0
+    facts = json.loads((tmp_path / "frozen" / "run.json").read_text())["model"]
+    assert facts["loads_in_transformers"] is False
+    assert facts["swapped"] == ["norms of the blocks: frozen", "final norm: frozen", "output bias"]
+    live = RecordStore(tmp_path / "frozen" / "records")
+    again = measure(*open_run(tmp_path / "frozen", 2), settings("trainer.max_steps=2").measure.request_at(2, 2, 0))
+    assert again["model"]["weights_sha256"] == live.read("model", 2)["weights_sha256"]
+    assert again["neurons"]["loss_effect"] == live.read("neurons", 2)["loss_effect"]
+    assert set(live.read("neurons", 2)["loss_effect_scale_only"].to_pylist()) == {0.0}
+    assert live.read("model", 2)["n_entropy_neurons"].to_pylist() == [0]
 
 
 @pytest.mark.parametrize("step", [0, 3, 6])
@@ -179,12 +196,18 @@ def test_text_of_ones_own_is_trained_on_from_a_folder(settings, tmp_path):
     kept = [each for each in TINY if not each.startswith("data.")]
     run = compose_settings([*kept, *overrides, f"run.root={tmp_path}", "run.name=text", "trainer.max_steps=2"])
     assert train(run) == 0
-    language, opened = language_of(run.data, run.seed), open_run(tmp_path / "text", 2)[1]
+    language, (model, opened, _) = language_of(run.data, run.seed), open_run(tmp_path / "text", 2)
     assert torch.equal(opened.documents, language.measured_documents)
     assert torch.equal(opened.measured, language.measured)
     row = RecordStore(tmp_path / "text" / "records").read("model", 2).to_pylist()[0]
     assert row["bayes_loss_nats"] is None
     assert row["loss_nats"] > 0
+    folder = save_pretrained(tmp_path / "text", 2, tmp_path / "exported")
+    sentence = "The number of this text is 3."
+    assert AutoTokenizer.from_pretrained(folder)(sentence).input_ids == language.tokenizer(sentence).input_ids
+    with torch.no_grad():
+        plain, own = (each(input_ids=opened.measured).logits for each in (AutoModelForCausalLM.from_pretrained(folder), model))
+    assert torch.equal(plain, own)
 
 
 def test_the_report_of_a_profiler_is_shown_and_what_lightning_tells_everybody_is_not(settings, caplog):

@@ -2,7 +2,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from importlib.resources import files
 
 import pytest
@@ -40,11 +39,9 @@ def test_the_page_of_a_run_asks_for_nothing_outside_itself(make_run):
 
 def test_a_run_of_2000_neurons_and_25_steps_stays_under_8_mb(make_run):
     run = make_run(steps=(*range(10), *range(100, 1600, 100)), n_neurons=1000, n_layers=2)
-    start = time.perf_counter()
     html = page_html(read_run(run))
     assert len(html.encode()) < EIGHT_MB
     assert block_of(html)["neurons"]["n_measured"] == 2000
-    assert time.perf_counter() - start < 30
 
 
 def test_hostile_names_stay_text(make_run):

@@ -1,4 +1,4 @@
-"""Texts of a hundred megabytes on one line: read or refused within five seconds and half a gigabyte."""
+"""Texts of a hundred megabytes on one line: read or refused within half a gigabyte."""
 
 import subprocess
 import sys
@@ -11,16 +11,15 @@ import pytest
 N_BYTES = 100_000_000
 PROSE = b"some words of prose, and never a line's end, "
 READ = r"""
-import pathlib, re, sys, time
+import pathlib, re, sys
 from confreg.languages.documents import Documents, TextError
 from confreg.settings import TextSettings
-start = time.perf_counter()
 try:
     said = sum(len(document.text) for document in Documents(TextSettings(source=sys.argv[1])))
 except TextError as error:
     said = error
-seconds, status = time.perf_counter() - start, pathlib.Path("/proc/self/status").read_text()
-print(seconds, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024, said, sep="|")
+status = pathlib.Path("/proc/self/status").read_text()
+print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024, said, sep="|")
 """
 
 
@@ -51,12 +50,11 @@ KINDS = {
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is asked of Linux")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hundred_megabytes_without_a_line_end_stay_within_five_seconds_and_half_a_gigabyte(tmp_path, kind):
+def test_a_hundred_megabytes_without_a_line_end_stay_within_half_a_gigabyte(tmp_path, kind):
     source, place, content, expected = KINDS[kind]
     (tmp_path / place).parent.mkdir(exist_ok=True)
     write_parquet(tmp_path / place) if content is None else (tmp_path / place).write_bytes(content())
     printed = subprocess.run([sys.executable, "-c", READ, source], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    seconds, peak_mib, said = printed.strip().split("|", 2)
+    peak_mib, said = printed.strip().split("|", 1)
     assert expected in said
     assert float(peak_mib) < 512
-    assert float(seconds) < 5

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import CSVLogger
 
-from confreg.callbacks import SaveOnClock
-from confreg.training.language_module import learning_rate_share, next_token_loss, parameter_groups
+from confreg.callbacks import MeasureOnClock, SaveOnClock
+from confreg.training.language_module import LanguageModule, learning_rate_share, next_token_loss, parameter_groups
 
 
 def test_next_token_loss_equals_the_loop_over_predicted_tokens():
@@ -121,3 +124,44 @@ def test_tokens_seen_counts_the_targets_of_the_steps_done(tiny_module, fit):
     module = tiny_module(max_steps=3)
     fit(module)
     assert module.tokens_seen == 3 * 4 * 11
+
+
+@pytest.fixture
+def count_compiled(monkeypatch):
+    """torch.compile without a compiler; the list of the graphs that were made."""
+    graphs, compile_with = [], torch.compile
+
+    def keep(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda function: compile_with(function, backend=keep))
+    return graphs
+
+
+def test_compiled_training_steps_are_the_same_steps_and_everybody_else_has_the_plain_network(
+    tiny_module, fit, weights_of, count_compiled, tiny_blocks, tiny_counts, tmp_path
+):
+    plain, compiled = tiny_module(dropout=0.0), tiny_module(dropout=0.0)
+    fit(plain, validation_batches=1)
+    compiled.compiles_training = True
+    watching = [MeasureOnClock(tiny_blocks, tiny_counts, [0, 2, 6]), SaveOnClock(tmp_path / "c", [6], resume_every=3)]
+    fit(compiled, *watching, validation_batches=1)
+    assert len(count_compiled) == 1  # one graph for the training steps, none for validation and measurements
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert all(map(torch.equal, weights_of(plain), weights_of(compiled)))
+    loaded = LanguageModule.load_from_checkpoint(tmp_path / "c" / "step=00000006.ckpt")
+    assert not loaded.compiles_training
+    resumed = tiny_module(dropout=0.0)
+    fit(resumed, start_step=3, ckpt_path=tmp_path / "c" / "resume" / "step=00000003.ckpt")
+    assert all(map(torch.equal, weights_of(plain), weights_of(resumed)))
+
+
+def test_the_learning_rate_is_logged_beside_the_loss_under_its_own_name(tiny_module, fit, tmp_path):
+    logger = CSVLogger(tmp_path, name="csv", version="0")
+    fit(tiny_module(max_steps=3), LearningRateMonitor("step"), logger=logger)
+    rows = list(csv.DictReader((tmp_path / "csv" / "0" / "metrics.csv").open()))
+    rates = {name: [float(row[name]) for row in rows if row[name]] for name in rows[0] if "learning_rate" in name}
+    expected = [0.003 * learning_rate_share(step, 3, 2, 1.0) for step in range(3)]
+    assert rates == {f"train/learning_rate/{kind}": pytest.approx(expected) for kind in ("matrices", "vectors")}
