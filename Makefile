@@ -27,6 +27,8 @@ test-all: $(READY)
 # Minutes long, and worth something only on a machine with nothing else to do.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.throughput --clock cpu
+	$(BIN)/python -m benchmarks.compiled
 	$(BIN)/python -m benchmarks.watching trainer.progress_bar=false trainer.model_summary=false
 
 coverage: $(READY)

@@ -49,6 +49,11 @@ class LogRecords(Callback):
         """The last step."""
         self._log_new(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Everything, where Lightning found nothing left to train: a process that was killed right behind its last step is resumed so."""
+        if self.last_logged < 0:
+            self.on_train_start(trainer, pl_module)
+
     @rank_zero_only
     def _log_config(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:

@@ -77,7 +77,9 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     Raises:
         TypeError: where there is none.
     """
-    found = model if isinstance(model, PreTrainedModel) else getattr(model, "model", None)
+    found = _uncompiled(model)
+    if not isinstance(found, PreTrainedModel):
+        found = _uncompiled(getattr(found, "model", None))
     if not isinstance(found, PreTrainedModel):
         raise TypeError(
             f"measure got a {type(model).__name__}; expected a transformers causal language model, or a module with one as .model."
@@ -85,6 +87,11 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     if found.get_output_embeddings() is None:
         raise TypeError(f"measure got a {type(found).__name__} without an unembedding; expected one with a language-model head.")
     return found
+
+
+def _uncompiled(model: nn.Module | None) -> nn.Module | None:
+    """What ``torch.compile(model)`` wraps; any other module is itself."""
+    return getattr(model, "_orig_mod", model)
 
 
 @dataclass

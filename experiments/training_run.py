@@ -18,7 +18,7 @@ from confreg.callbacks.averaged_weights import averages_weights
 from confreg.experiments import assembly
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
-from confreg.languages.blocks import Language
+from confreg.languages.blocks import Blocks, Language
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
 from confreg.models.checkpoints import newest_resumable, step_of
@@ -84,8 +84,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     start_step = step_of(resume_from) if resume_from else 0
     module = assembly.module_of(settings, language)
     if folder.is_writer:
-        save_blocks(folder.path, blocks, token_counts)
-        folder.update_run_json(token_frequencies=frequency_facts(token_counts))
+        _keep_counts(folder, blocks, token_counts)
         save_tokenizer(folder.path, language.tokenizer)
         folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
         _announce(settings, folder, module, start_step)
@@ -98,12 +97,21 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
         _train_to_the_end(trainer, module, assembly.data_of(settings, language, start_step), resume_from)
         stopped_early = trainer.global_step < settings.trainer.max_steps
         folder.update_run_json(steps=trainer.global_step, stopped_early=stopped_early, tokens_seen=module.tokens_seen)
+        if stopped_early and isinstance(token_counts, SeenTokenCounts):
+            _keep_counts(folder, blocks, token_counts.ended_at(trainer.global_step))
         folder.update_run_json(status="finished", finished=now())  # what the page shall say
         _draw(settings, folder, wandb_loggers, trainer.global_step)
     except BaseException:
         _close(settings, folder, wandb_loggers, succeeded=False)
         raise
     _close(settings, folder, wandb_loggers, succeeded=True)
+
+
+def _keep_counts(folder: RunFolder, blocks: Blocks, token_counts: Tensor | SeenTokenCounts) -> None:
+    """What is measured and which tokens are counted, for those who open the run without its text."""
+    if folder.is_writer:
+        save_blocks(folder.path, blocks, token_counts)
+        folder.update_run_json(token_frequencies=frequency_facts(token_counts))
 
 
 def _train_to_the_end(trainer: pl.Trainer, module: LanguageModule, data: LanguageBlocks, resume_from: Path | None) -> None:

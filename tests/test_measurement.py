@@ -168,3 +168,14 @@ def test_the_default_request_is_the_mean_over_reference_tokens_without_a_control
     assert set(rows["neurons"]["replacement"].to_pylist()) == {"mean_over_reference_tokens"}
     assert rows["neurons"]["layer"].to_pylist() == [1] * N_NEURONS
     assert rows["neurons"]["neuron"].to_pylist() == list(range(N_NEURONS))
+
+
+def test_a_compiled_model_is_measured_as_the_plain_one_and_stays_compiled(model: PreTrainedModel, blocks: Blocks) -> None:
+    graphs: list[object] = []
+    expected = measure(model, blocks, COUNTS)
+    wrapped = torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    model.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    assert all(rows.equals(expected[table]) for each in (model, wrapped) for table, rows in measure(each, blocks, COUNTS).items())
+    assert not graphs
+    model(input_ids=blocks.measured[:2])
+    assert graphs

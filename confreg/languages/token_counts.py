@@ -75,6 +75,12 @@ class SeenTokenCounts:
             self(step)
         return self
 
+    def ended_at(self, step: int) -> SeenTokenCounts:
+        """Itself, where the training ended at this step: it is counted, and steps that were expected after it are forgotten."""
+        self(step)
+        self._known = {each: counts for each, counts in self._known.items() if each <= step}
+        return self
+
     def table(self) -> tuple[Int[Tensor, "step"], Int[Tensor, "step vocab"]]:
         """Every step that was counted, and its counts."""
         steps = sorted(self._known)

@@ -118,13 +118,19 @@ def _input_of(module: nn.Module, name: str, seen: dict[str, Tensor]) -> Iterator
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within; every module's own mode and the random state are as before afterwards, also after an error."""
+    """Evaluation mode and plain calls within; every module's own mode, what ``module.compile()`` put in place of its calls, and the random
+    state are as before afterwards, also after an error."""
     modes = {module: module.training for module in model.modules()}
+    compiled = {module: module._compiled_call_impl for module in model.modules() if module._compiled_call_impl is not None}
     devices = sorted({each.device.index for each in model.parameters() if each.is_cuda})
     with torch.random.fork_rng(devices=devices):
         try:
             model.eval()
+            for module in compiled:
+                module._compiled_call_impl = None
             yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            for module, call in compiled.items():
+                module._compiled_call_impl = call

@@ -39,6 +39,19 @@ def test_a_resumed_run_mirrors_the_steps_before_it_too(tiny_module, fit, watched
     assert [int(row["step"]) for row in rows if row.get("model/loss_nats")] == [0, 1, 3]
 
 
+def test_a_run_resumed_from_its_last_step_has_a_whole_mirror_although_nothing_is_left_to_train(
+    tiny_module, fit, watched, tmp_path, tiny_blocks, tiny_counts
+):
+    store, callbacks = watched
+    fit(tiny_module(max_steps=3), *callbacks, SaveOnClock(tmp_path / "c", [0], resume_every=3))
+    logger, again = CSVLogger(tmp_path, name="csv", version="1"), MeasureOnClock(tiny_blocks, tiny_counts, [0, 1, 3], store=store)
+    state = tmp_path / "c" / "resume" / "step=00000003.ckpt"
+    fit(tiny_module(max_steps=3), again, LogRecords(store, {"seed": 0}), start_step=3, ckpt_path=state, logger=logger)
+    rows = list(csv.DictReader((tmp_path / "csv" / "1" / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row.get("model/loss_nats")] == [0, 1, 3]
+    assert yaml.safe_load((tmp_path / "csv" / "1" / "hparams.yaml").read_text())["seed"] == 0
+
+
 def test_a_logger_of_ones_own_is_told_the_configuration_as_hyperparameters(tiny_module, fit, tmp_path):
     config = {"run": {"name": "mine"}, "seed": 0}
     fit(tiny_module(max_steps=1), LogRecords(RecordStore(tmp_path), config), logger=CSVLogger(tmp_path, name="csv", version="0"))

@@ -105,6 +105,17 @@ def test_a_step_that_was_not_foreseen_is_counted_when_the_run_is_opened(tmp_path
     assert torch.equal(open_run(tmp_path / "mine", 3)[2], seen(3))
 
 
+def test_a_run_that_stops_early_keeps_the_counts_of_the_tokens_that_it_read_and_no_others(tmp_path, monkeypatch):
+    stopping = ["callbacks=early_stopping", "+callbacks.extra.early_stopping.stopping_threshold=100.0"]  # at the first validation
+    assert train(composed(tmp_path, *SEEN, *stopping)) == 0
+    facts = json.loads((tmp_path / "mine" / "run.json").read_text())
+    assert facts["stopped_early"]
+    assert (facts["token_frequencies"]["last_step"], facts["token_frequencies"]["n_tokens"]) == (4, 4 * 2 * 4 * 12)
+    monkeypatch.setattr("confreg.models.runs.language_of", lambda *_: pytest.fail("the language was read again"))
+    monkeypatch.setattr("confreg.models.runs.is_all_synthetic", lambda _: False)  # its truth needs the language, the counts do not
+    assert open_run(tmp_path / "mine", 4)[2].sum() == 4 * 2 * 4 * 12
+
+
 def test_a_mixture_of_confidences_is_trained_on_and_compared_with_its_truth(tmp_path):
     chosen, run = composed(tmp_path, *MIXED), tmp_path / "mine"
     assert train(chosen) == 0
