@@ -12,7 +12,7 @@ from torch import Tensor
 
 from confreg.callbacks.averaged_weights import checkpointed_weights
 from confreg.languages.blocks import Blocks
-from confreg.measurement import Records, causal_model, measure
+from confreg.measurement import Records, causal_model, in_fp32, measure
 from confreg.models.checkpoints import weights_sha256
 from confreg.records.schema import TABLES
 from confreg.records.store import RecordStore
@@ -93,7 +93,8 @@ class MeasureOnClock(Callback):
                 token_counts = self.token_counts(step or 0) if callable(self.token_counts) else self.token_counts
                 tokens_seen = getattr(pl_module, "tokens_seen", None)
                 request = self._request_at(step or 0, trainer.should_stop)
-                self.latest = measure(pl_module, self.blocks, token_counts, request, step=step, tokens_seen=tokens_seen)
+                model = in_fp32(causal_model(pl_module))  # as open_run gives it, so that the rows and their hash are the same there
+                self.latest = measure(model, self.blocks, token_counts, request, step=step, tokens_seen=tokens_seen)
                 self._store(step)
         trainer.strategy.barrier("confreg measurement")
 
@@ -107,7 +108,7 @@ class MeasureOnClock(Callback):
         if self.store is None or step is None or not all(self.store.has(table, step) for table in TABLES):
             return False
         measured = self.store.read("model", step)["weights_sha256"][0].as_py()
-        if measured == weights_sha256(causal_model(pl_module)):
+        if measured == weights_sha256(in_fp32(causal_model(pl_module))):
             return True
         rank_zero_warn(
             f"The records of step {step} describe other weights than those that this process has at that step; they are measured anew. "

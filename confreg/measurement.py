@@ -67,8 +67,12 @@ def measure(
     plain = causal_model(model)
     identity = {"step": step, "tokens_seen": tokens_seen, "weights_sha256": weights_sha256(plain)}
     with undisturbed(plain), torch.no_grad(), torch.autocast(plain.device.type, enabled=False):
-        in_fp32 = plain if plain.dtype == torch.float32 else copy.deepcopy(plain).float()
-        return _Measurement(in_fp32, blocks, token_counts, request).records(identity)
+        return _Measurement(in_fp32(plain), blocks, token_counts, request).records(identity)
+
+
+def in_fp32(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself where it is in fp32, else a copy that is."""
+    return model if model.dtype == torch.float32 else copy.deepcopy(model).float()
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:

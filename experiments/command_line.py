@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from confreg.experiments.composition import (
@@ -25,7 +26,8 @@ from confreg.experiments.composition import (
 )
 from confreg.experiments.schemas import register_schemas
 from confreg.experiments.surroundings import check_surroundings
-from confreg.experiments.sweeps import as_override, compare_jobs, job_settings, sweep_folder, sweep_jobs, write_sweep
+from confreg.experiments.sweep_files import redact_multirun, write_sweep
+from confreg.experiments.sweeps import as_override, compare_jobs, job_settings, sweep_folder, sweep_jobs
 from confreg.settings import SettingError, Settings
 
 Task = Callable[[Settings], int | None]
@@ -154,6 +156,7 @@ class _Job:
 
     def _one_of_a_sweep(self, config: DictConfig, sweep: str) -> None:
         """Say at once what went wrong, and leave it to Hydra to go on with the other jobs and to fail in the end."""
+        redact_multirun(Path(HydraConfig.get().sweep.dir))  # Hydra has just written it, before the first job
         try:
             code = self.task(job_settings(settings_of(config), sweep)) or 0
         except Exception as error:

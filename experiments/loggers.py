@@ -42,9 +42,12 @@ def _check_extra_loggers(settings: Settings) -> None:
     for name, about in settings.logger.extra.items():
         key, target = f"logger.extra.{name}", str(about["_target_"])
         try:
-            parameters = inspect.signature(get_class(target)).parameters
+            chosen = get_class(target)
         except ImportError as error:
             raise SettingError(f"{key}._target_ is {target!r}, which does not exist; expected a logger of Lightning.") from error
+        if not issubclass(chosen, Logger) or inspect.isabstract(chosen):
+            raise SettingError(f"{key}._target_ is {target!r}, which logs nothing itself; expected a logger such as CSVLogger.")
+        parameters = inspect.signature(chosen).parameters
         unknown = [argument for argument in about if argument != "_target_" and argument not in parameters]
         if unknown and all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
             raise SettingError(f"{key}.{unknown[0]} is no argument of {target}; expected one of {', '.join(parameters)}.")

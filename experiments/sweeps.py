@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from confreg.experiments.composition import compose_settings, composing
-from confreg.records.durable import write_text_durably
-from confreg.records.redaction import redacted
 from confreg.records.run_place import target_of
 from confreg.settings import SettingError, Settings, digest, settings_to_mapping
-
-SWEEP = "sweep.json"
 
 
 def sweep_jobs(overrides: Sequence[str], config_dir: Path | str | None, config_name: str) -> list[tuple[list[str], Settings]]:
@@ -61,20 +56,6 @@ def sweep_folder(jobs: list[tuple[list[str], Settings]]) -> tuple[str, Path]:
     run = jobs[0][1].run
     folder = target_of(run)
     return folder.relative_to(run.root).as_posix(), folder
-
-
-def write_sweep(folder: Path, jobs: list[tuple[list[str], Settings]]) -> None:
-    """``sweep.json``: the folder of each job beside its overrides; jobs of an earlier call under the same name are kept."""
-    path = folder / SWEEP
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"jobs": {}}
-    known["jobs"] |= {digest(settings_to_mapping(settings)): _redacted_overrides(job) for job, settings in jobs}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_durably(path, json.dumps(known, indent=2) + "\n")
-
-
-def _redacted_overrides(job: list[str]) -> list[str]:
-    pairs = (override.partition("=") for override in job)
-    return [f"{key}={redacted(value, key.rpartition('.')[2])}" for key, _, value in pairs]
 
 
 def job_settings(settings: Settings, sweep: str) -> Settings:

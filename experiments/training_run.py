@@ -54,9 +54,13 @@ def train(settings: Settings) -> int:
 
 @rank_zero_only
 def _draw(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLogger] = (), step: int = 0) -> None:
-    """The page, which is part of a complete run, and its copy for W&B, which is still open."""
+    """The page, which is part of a complete run, and its copy for W&B, which is still open.
+
+    The page says already that the run is finished; ``run.json`` does when W&B is closed too: one killed in between is a run to go on with.
+    """
     if settings.callbacks.measure:
-        page = write_page(folder.path)
+        facts = {} if folder.is_finished else {"status": "finished", "finished": now()}
+        page = write_page(folder.path, facts=facts)
         for logger in loggers:
             logger.log_page(page, step)
 
@@ -99,7 +103,6 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
         folder.update_run_json(steps=trainer.global_step, stopped_early=stopped_early, tokens_seen=module.tokens_seen)
         if stopped_early and isinstance(token_counts, SeenTokenCounts):
             _keep_counts(folder, blocks, token_counts.ended_at(trainer.global_step))
-        folder.update_run_json(status="finished", finished=now())  # what the page shall say
         _draw(settings, folder, wandb_loggers, trainer.global_step)
     except BaseException:
         _close(settings, folder, wandb_loggers, succeeded=False)
@@ -124,13 +127,15 @@ def _train_to_the_end(trainer: pl.Trainer, module: LanguageModule, data: Languag
 
 
 def _close(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLogger], succeeded: bool) -> None:
-    """Finish the W&B runs and say how to send them (a resumed run has several)."""
+    """Finish the W&B runs and say how to send them (a resumed run has several), and how to go on with a run that stopped."""
     for logger in loggers:
         logger.close(succeeded)
     runs = folder.read_run_json().get("wandb") or []
     if runs and settings.logger.wandb.mode == "offline" and (succeeded or folder.path == folder.target):
         paths = " ".join(str(folder.target / each["folder"]) for each in runs)
         _say(f"W&B, for those with an account: wandb sync {paths}")
+    if not succeeded and folder.path == folder.target:
+        _say(f"To go on with this run: confreg-train resume={folder.target}")
 
 
 def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> Tensor | SeenTokenCounts:

@@ -61,7 +61,7 @@ function drawModel() {
     modelLine("bayes_entropy_nats", "best predictor", COLOURS.best, { dash: "dash" }, null),
   ], valueAxis("entropy (nats per token)"));
   drawOverSteps("confidence", [modelLine("excess_entropy_nats", "entropy of the model less that of the best predictor", COLOURS.ink)],
-    valueAxis("excess entropy (nats)", zero), { showlegend: false });
+    valueAxis("excess entropy (nats)", { rangemode: "tozero", ...zero }), { showlegend: false });
   drawOverSteps("excess", [
     modelLine("excess_loss_nats", "excess loss", COLOURS.ink),
     modelLine("bayes_kl_nats", "divergence D(best ‖ model)", COLOURS.best, { dash: "dash" }, null),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 
@@ -23,12 +26,13 @@ SCRIPTS = (
 )
 
 
-def write_page(run: Path, out: Path | None = None) -> Path:
+def write_page(run: Path, out: Path | None = None, facts: Mapping[str, Any] | None = None) -> Path:
     """Write the page of a measured run.
 
     Args:
         run: a run folder with ``records/``.
         out: the file to write, complete or not at all; default ``run/report.html``.
+        facts: what ``run.json`` will say once the page is there, and the page says already.
 
     Returns:
         Path of the page.
@@ -38,7 +42,8 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     """
     run = Path(run)
     target = run / "report.html" if out is None else Path(out)
-    return write_html(target, page_html(read_run(run)))
+    records = read_run(run)
+    return write_html(target, page_html(replace(records, facts={**records.facts, **(facts or {})})))
 
 
 def page_html(records: RunRecords) -> str:
@@ -67,14 +72,14 @@ def _strip(records: RunRecords) -> str:
 
 def _short_facts(records: RunRecords) -> dict[str, str]:
     config, facts, row = records.config, records.facts, records.model_at_last()
-    sizes = {"n_layer": "layers", "d_model": "d_model", "d_mlp": "neurons in each", "n_head": "heads"}
-    known = [
-        f"{setting_of(config, f'model.{key}')} {word}" for key, word in sizes.items() if setting_of(config, f"model.{key}") is not None
-    ]
+    sizes = {"n_layer": "{} layers", "d_model": "width {}", "d_mlp": "{} neurons in each", "n_head": "{} heads"}
+    values = {words: setting_of(config, f"model.{key}") for key, words in sizes.items()}
+    known = [words.format(value) for words, value in values.items() if value is not None]
     n_parameters = setting_of(facts, "model.n_parameters")
     documents, positions = row.get("n_documents", 0), row.get("n_positions", 0)
     return {
         "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),
+        "data": _data_in_words(setting_of(facts, "language")),
         "parameters": f"{n_parameters:,}" if isinstance(n_parameters, int) else "",
         "steps": f"{records.steps[-1]:,}",
         "target tokens": large_number(row["tokens_seen"]) if row.get("tokens_seen", 0) > 0 else "",
@@ -83,3 +88,15 @@ def _short_facts(records: RunRecords) -> dict[str, str]:
         "device": str(setting_of(facts, "reproducibility.device", "")),
         "seed": str(setting_of(config, "seed", setting_of(facts, "seed", ""))),
     }
+
+
+def _data_in_words(language: Any) -> str:
+    """What the model read, as a reader would call it; empty where ``run.json`` does not tell."""
+    if not isinstance(language, Mapping):
+        return ""
+    kind, source, parts = (language.get(key) for key in ("kind", "source", "parts"))
+    if kind == "mixture" and isinstance(parts, Mapping):
+        return f"mixture of {', '.join(map(str, parts))}"
+    if kind == "text" and isinstance(source, str):
+        return source if source.startswith("hub:") else Path(source).name
+    return "synthetic language" if kind == "synthetic" else ""

@@ -117,7 +117,7 @@ def read_run(run: Path) -> RunRecords:
     if neurons.empty:
         raise ReportError(
             f"{run / 'records' / 'neurons'} holds no measured step (step=*.parquet, listed in records/manifest.json); expected one. "
-            f"Train with callbacks.measure=true, or measure saved checkpoints with confreg-measure source={run}."
+            f"Is {run} the folder of a run? A run measures unless callbacks.measure=false."
         )
     return RunRecords(
         run=run,

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from confreg.figures.findings import findings
 from confreg.figures.histories import named_at_last
@@ -23,8 +24,8 @@ COLUMNS = {
 }
 
 
-def named_neurons_table(run: Path) -> Table:
-    """Named neurons at the last measured step of a run, as a table for the terminal.
+def named_neurons_table(run: Path) -> Table | Text:
+    """Named neurons at the last measured step of a run, as a table for the terminal; where there is none, what the run shows, in words.
 
     Norm and LogitVar are multiples of the layer's median, shares and cosines dimensionless, effects in nats.
 
@@ -34,19 +35,19 @@ def named_neurons_table(run: Path) -> Table:
     return table_of_named_neurons(read_run(run))
 
 
-def table_of_named_neurons(records: RunRecords) -> Table:
-    """The same table from records that are already read; without named neurons its caption says so."""
+def table_of_named_neurons(records: RunRecords) -> Table | Text:
+    """The same from records that are already read."""
     named = named_at_last(records.neurons)
+    if named.empty:
+        return Text(" ".join(findings(records)))
     heading = f"Named at step {records.steps[-1]:,} (norm and LogitVar: multiples of the layer's median; effect in nats)"
-    table = Table(title=heading, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("neuron", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     for column in (*COLUMNS, "formed\nsince"):
         table.add_column(column, justify="right", no_wrap=True)
     for _, row in named.iterrows():
         table.add_row(f"{row['layer']}.{row['neuron']}", row["kind"], *_cells(row), _since(row["formed_since"]))
-    if named.empty:
-        table.caption = " ".join(findings(records))
     return table
 
 

@@ -37,6 +37,8 @@ def save_pretrained(run: str | Path, step: int, folder: str | Path) -> Path:
     run, folder = Path(run), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists already; expected a new or an empty folder. Choose another one, or delete it first.")
+    if folder.resolve() == Path.cwd():
+        raise ExportError(f"{folder} is the working directory, which cannot be put in place as a whole; give a folder below it.")
     model = open_model(run, step)
     if swapped := swapped_parts(model):
         raise ExportError(

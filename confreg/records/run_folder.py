@@ -233,5 +233,6 @@ def _refuse_difference(target: Path, old: dict[str, Any], new: dict[str, Any]) -
     lines = [f"  {key}: there {old.get(key, absent)!r}, asked for {new.get(key, absent)!r}" for key in differing[:N_DIFFERENCES]]
     rest = [f"  and {len(differing) - N_DIFFERENCES} more"] if len(differing) > N_DIFFERENCES else []
     heading = f"{target} holds a run of another configuration:"
-    move = "Choose another run.name, or run.replace=true to put the new run in its place."
+    go_on = "" if _facts_of(target).get("status") == "finished" else f"resume={target} to go on with it, "
+    move = f"Choose another run.name, {go_on}or run.replace=true to put the new run in its place."
     raise RunFolderError("\n".join([heading, *lines, *rest, move]))

@@ -7,6 +7,7 @@ from typing import Any
 
 ALLOWED_PREFIXES = ("lightning.pytorch.callbacks.", "confreg.callbacks.")
 LOGGER_PREFIXES = ("lightning.pytorch.loggers.",)
+PARTS_OF_A_RUN = ("checkpoints", "csv", "records", "tokenizer", "wandb")  # folders in it that are somebody else's
 INSTRUCTIONS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -42,6 +43,8 @@ def complaints_about_loggers(extra: Mapping[str, Any], key: str) -> Iterator[str
     for name, entry in extra.items():
         if not (isinstance(name, str) and name.isidentifier()):
             yield f"{key} has an entry {name!r}; expected a plain name, which is that of a folder in the run too."
+        elif name in PARTS_OF_A_RUN:
+            yield f"{key}.{name} would write into the run's own folder {name}; choose another name, such as {key}.my_{name}."
         if isinstance(entry, Mapping) and str(entry.get("_target_")).endswith(".WandbLogger"):
             yield f"{key}.{name} is a WandbLogger; W&B is a part of every run already: set logger.wandb instead."
 

@@ -120,6 +120,8 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(ov
 def test_a_logger_or_an_argument_that_does_not_exist_is_refused_by_name():
     with pytest.raises(ValueError, match=r"logger\.extra\.x\._target_ is '.*TensorBoredLogger', which does not exist"):
         check_loggers(compose_settings(["+logger.extra.x._target_=lightning.pytorch.loggers.TensorBoredLogger"]))
+    with pytest.raises(ValueError, match=r"logger\.extra\.x\._target_ is '.*\.Logger', which logs nothing itself"):
+        check_loggers(compose_settings(["+logger.extra.x._target_=lightning.pytorch.loggers.Logger"]))
     with pytest.raises(ValueError, match=r"logger\.extra\.mlflow\.experiment is no argument of .*; expected one of experiment_name"):
         check_loggers(compose_settings(["logger=mlflow", "+logger.extra.mlflow.experiment=x"]))
 

@@ -12,6 +12,7 @@ from confreg import MeasurementRequest, measure, open_run, save_pretrained
 from confreg.callbacks import MeasureOnClock
 from confreg.experiments.composition import compose_settings
 from confreg.experiments.training_run import train
+from confreg.figures.page import write_page
 from confreg.languages.sources import language_of
 from confreg.models.checkpoints import CheckpointError, checkpoint_steps
 from confreg.records.run_folder import RunFolderError
@@ -98,6 +99,16 @@ def test_a_run_opened_again_gives_the_rows_that_were_measured_live_to_the_bit(fi
     assert not model.training
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_run_in_another_precision_gives_its_rows_again_too_with_the_hash_of_what_is_opened(settings, tmp_path, precision):
+    chosen = settings(f"trainer.precision={precision}", "trainer.max_steps=2", "model.norm=frozen", name="precise")
+    assert train(chosen) == 0
+    live = RecordStore(tmp_path / "precise" / "records")
+    tokens_seen = live.read("model", 2)["tokens_seen"][0].as_py()
+    again = measure(*open_run(tmp_path / "precise", 2), chosen.measure.request_at(2, 2, 0), step=2, tokens_seen=tokens_seen)
+    assert all(live.read(table, 2).equals(rows) for table, rows in again.items())
+
+
 def test_the_default_request_needs_no_control(finished):
     rows = measure(*open_run(finished, 6), MeasurementRequest())["model"].to_pylist()[0]
     assert rows["step"] is None
@@ -127,8 +138,9 @@ class StoppedError(RuntimeError):
 
 
 @pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt])
-def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp_path, monkeypatch, error):
+def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp_path, monkeypatch, capsys, error):
     train(settings(name="whole"))
+    assert "To go on" not in capsys.readouterr().out
     original = MeasureOnClock.on_train_batch_end
 
     def stop_at_five(self, trainer, *rest):
@@ -141,11 +153,26 @@ def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp
         with pytest.raises(error):
             train(settings(name="broken"))
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] in ("failed", "interrupted")
+    assert f"To go on with this run: confreg-train resume={tmp_path / 'broken'}" in capsys.readouterr().out
     again = settings(name="broken") if error is StoppedError else compose_settings([f"resume={tmp_path / 'broken'}"])
     assert train(again) == 0
     whole, broken = (RecordStore(tmp_path / name / "records") for name in ("whole", "broken"))
     assert all(whole.read(table).equals(broken.read(table)) for table in ("neurons", "model", "spectrum"))
     assert checkpoint_steps(tmp_path / "broken" / "checkpoints") == [0, 1, 2, 3, 4, 6]
+
+
+def test_a_run_is_finished_when_everything_is_written_and_its_page_says_so_already(settings, tmp_path, monkeypatch):
+    during, run = [], tmp_path / "drawn"
+
+    def watched(*arguments, **named):
+        during.append(json.loads((run / "run.json").read_text())["status"])
+        return write_page(*arguments, **named)
+
+    monkeypatch.setattr("confreg.experiments.training_run.write_page", watched)
+    assert train(settings("trainer.max_steps=2", name="drawn")) == 0
+    assert during == ["running"]  # a kill while the page is drawn leaves a run to go on with
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert "This run is not complete" not in (run / "report.html").read_text()
 
 
 def test_a_replacement_takes_the_place_of_a_run_when_it_is_complete(finished, settings):

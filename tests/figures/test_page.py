@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -108,3 +109,20 @@ def test_the_page_is_made_without_torch():
     script = "import sys, confreg.figures.page, confreg.figures.summary; print({*sys.modules} & {'torch', 'hydra'})"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ({"kind": "synthetic"}, "synthetic language"),
+        ({"kind": "text", "source": "/somewhere/my_texts"}, "my_texts"),
+        ({"kind": "text", "source": "hub:owner/name"}, "hub:owner/name"),
+        ({"kind": "mixture", "parts": {"known": {}, "speeches": {}}}, "mixture of known, speeches"),
+    ],
+)
+def test_the_head_of_the_page_says_what_was_read_and_how_large_the_model_is(make_run, language, words):
+    records = read_run(make_run(steps=(0, 1), n_neurons=16))
+    html = page_html(replace(records, facts={**records.facts, "language": language}))
+    assert f"<dt>data</dt><dd>{words}</dd>" in html
+    assert "2 layers · width " in html
+    assert "<dt>data</dt>" not in page_html(replace(records, facts={}))

@@ -23,7 +23,7 @@ def test_a_missing_folder_is_named_with_the_next_move(tmp_path):
 
 
 def test_missing_and_empty_records_are_named_with_the_next_move(tmp_path):
-    with pytest.raises(ReportError, match=r"neurons holds no measured step.*confreg-measure"):
+    with pytest.raises(ReportError, match=r"neurons holds no measured step.*callbacks.measure=false"):
         read_run(tmp_path)
     (tmp_path / "records" / "neurons").mkdir(parents=True)
     with pytest.raises(ReportError, match="neurons holds no measured step"):

@@ -25,6 +25,7 @@ def test_the_table_fits_a_terminal_of_80_columns(make_run):
     assert "…" not in printed(named_neurons_table(make_run(n_neurons=64)))
 
 
-def test_without_named_neurons_the_table_says_why(make_run):
-    text = printed(named_neurons_table(make_run(steps=(0, 1500), n_neurons=64, n_documents=8)))
+def test_without_named_neurons_words_say_why_in_place_of_an_empty_table(make_run):
+    text = " ".join(printed(named_neurons_table(make_run(steps=(0, 1500), n_neurons=64, n_documents=8))).split())
     assert "Nothing is named" in text
+    assert text.startswith("After 1,500 optimizer steps")

@@ -108,6 +108,14 @@ def test_without_a_tokenizer_the_model_is_exported_and_the_lack_is_said(make_run
     assert {path.name for path in folder.iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
 
 
+def test_the_working_directory_is_refused_by_name(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, empty = make_run(), tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with pytest.raises(ExportError, match=r"^\. is the working directory.*give a folder below it"):
+        save_pretrained(run, STEP, ".")
+
+
 def test_a_folder_with_something_in_it_is_not_touched(make_run: MakeRun, tmp_path: Path) -> None:
     run, target = make_run(), tmp_path / "exported"
     target.mkdir()

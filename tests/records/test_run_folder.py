@@ -91,6 +91,14 @@ def test_another_configuration_is_refused_with_the_differing_keys_and_the_next_m
     assert "Choose another run.name, or run.replace=true" in str(caught.value)
 
 
+def test_another_configuration_under_the_name_of_an_unfinished_run_is_told_how_to_go_on_with_it(settings):
+    folder = RunFolder.prepare(settings())
+    (folder.path / "records").mkdir()
+    folder.abandon(KeyboardInterrupt())
+    with pytest.raises(RunFolderError, match=f"resume={folder.path} to go on with it"):
+        RunFolder.prepare(settings(seed=4))
+
+
 def test_a_run_of_a_version_that_lacked_a_setting_is_the_same_run(settings, complete):
     run = complete(settings()).path
     older = yaml.safe_load((run / "config.yaml").read_text())

@@ -62,6 +62,12 @@ def test_the_name_of_a_logger_is_a_plain_one_because_it_is_a_folder_too(name):
     assert complaint.startswith(f"extra has an entry {name!r}; expected a plain name")
 
 
+@pytest.mark.parametrize("name", ["records", "checkpoints", "csv", "wandb", "tokenizer"])
+def test_a_logger_is_not_named_like_a_folder_that_every_run_has(name):
+    (complaint,) = complaints_about_loggers({name: {"_target_": "lightning.pytorch.loggers.CSVLogger"}}, "extra")
+    assert complaint == f"extra.{name} would write into the run's own folder {name}; choose another name, such as extra.my_{name}."
+
+
 def test_wandb_is_no_extra_logger_because_its_axes_are_defined_once():
     (complaint,) = complaints_about_loggers({"more": {"_target_": "lightning.pytorch.loggers.WandbLogger"}}, "extra")
     assert complaint.endswith("set logger.wandb instead.")
