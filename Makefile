@@ -2,6 +2,7 @@
 SEED ?= 0
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do command -v $$python > /dev/null && $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null && echo $$python && break; done)
 BIN = .venv/bin
+TOGETHER = -n logical --maxprocesses=4
 READY = .venv/ready
 
 .PHONY: setup run test test-all bench browser coverage lint types clean
@@ -19,7 +20,7 @@ run: $(READY)
 	$(BIN)/confreg-train run.name=default/seed=$(SEED) seed=$(SEED) run.replace=true
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m 'not heavy' tests
+	$(BIN)/python -m pytest -q $(TOGETHER) -m 'not heavy' tests
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -m heavy tests
@@ -32,7 +33,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.watching trainer.progress_bar=false trainer.model_summary=false
 
 coverage: $(READY)
-	$(BIN)/python -m pytest -q -m 'not heavy' tests --cov=confreg --cov=callbacks --cov=experiments --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -q $(TOGETHER) -m 'not heavy' tests --cov=confreg --cov=callbacks --cov=experiments --cov-report=term:skip-covered --cov-fail-under=90
 
 # What the tests of the page open it with; they are skipped where it is missing.
 browser:
