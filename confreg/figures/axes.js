@@ -66,7 +66,7 @@ function layout(overrides) {
   };
 }
 
-const valueAxis = (title, more = {}) => ({ title: { text: title, standoff: 8, font: { size: FONT.size } }, gridcolor: COLOURS.grid, zeroline: false, ...more });
+const valueAxis = (title, more = {}) => ({ title: { text: title, standoff: 8, font: { size: FONT.size } }, gridcolor: COLOURS.grid, zeroline: false, exponentformat: "e", ...more });
 
 // Ticks written out (0.05, not a small 5), so that a short log axis is readable too.
 function logAxis(title, columns) {

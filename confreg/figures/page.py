@@ -81,11 +81,9 @@ def _short_facts(records: RunRecords) -> dict[str, str]:
         "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),
         "data": _data_in_words(setting_of(facts, "language")),
         "parameters": f"{n_parameters:,}" if isinstance(n_parameters, int) else "",
-        "steps": f"{records.steps[-1]:,}",
+        "steps": f"{records.steps[-1]:,} ({len(records.steps)} measured)",
         "target tokens": large_number(row["tokens_seen"]) if row.get("tokens_seen", 0) > 0 else "",
         "measured on": f"{positions:,.0f} positions of {documents:,.0f} documents" if positions > 0 and documents > 0 else "",
-        "measured at": f"{len(records.steps)} step{'' if len(records.steps) == 1 else 's'}",
-        "device": str(setting_of(facts, "reproducibility.device", "")),
         "seed": str(setting_of(config, "seed", setting_of(facts, "seed", ""))),
     }
 

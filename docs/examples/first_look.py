@@ -45,6 +45,7 @@ print(strongest[shown].to_string(index=False))
 # %%
 tracked = neurons[neurons["neuron"].isin(strongest["neuron"])].astype({"neuron": str})
 figure = px.line(tracked, x="step", y="entropy_effect", color="neuron", error_y="entropy_effect_stderr", log_x=True)
+figure.update_yaxes(title="entropy effect, nats").update_xaxes(title="optimizer step (the log scale leaves step 0 out)")
 figure.write_html("trajectories.html", include_plotlyjs=True)  # in a notebook: figure.show()
 
 # %% [markdown]
