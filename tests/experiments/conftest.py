@@ -12,6 +12,12 @@ from confreg.experiments.explanations import explain
 from confreg.settings import SettingError
 
 
+@pytest.fixture(autouse=True)
+def _no_debugger(monkeypatch):
+    """Hydra takes a measurement of coverage for a debugger, and then lets a job's error through instead of ending with 1."""
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def composed():
     with composing([], None):
