@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from confreg.figures.facts_tables import facts_tables
 from confreg.figures.findings import findings, large_number
-from confreg.figures.html_file import json_in_html, write_html
+from confreg.figures.html_file import framed, text_of, write_html
 from confreg.figures.naming_rules import naming_rules
 from confreg.figures.page_data import page_data
 from confreg.figures.run_records import RunRecords, read_run, setting_of
@@ -48,20 +45,16 @@ def write_page(run: Path, out: Path | None = None, facts: Mapping[str, Any] | No
 
 def page_html(records: RunRecords) -> str:
     """The whole page as text, under 8 MB."""
-    folder = files("confreg.figures")
-    return Template((folder / "page.html").read_text(encoding="utf-8")).substitute(
+    main = Template(text_of("page.html")).substitute(
         title=escape(records.name),
-        style=(folder / "page.css").read_text(encoding="utf-8"),
         status=escape(str(records.facts.get("status", "unknown"))),
         strip=_strip(records),
         findings=" ".join(f"<p>{escape(sentence)}</p>" for sentence in findings(records)),
         rules="".join(f"<p>{escape(sentence)}</p>" for sentence in naming_rules(records.config)),
         configuration=facts_tables(records.config) or "<p>This run has no config.yaml.</p>",
         facts=facts_tables(records.facts) or "<p>This run has no run.json.</p>",
-        plotly=get_plotlyjs(),
-        data=json_in_html(page_data(records)),
-        script="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
     )
+    return framed(main, title=records.name, styles=("page.css",), scripts=SCRIPTS, data=page_data(records))
 
 
 def _strip(records: RunRecords) -> str:

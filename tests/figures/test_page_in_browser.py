@@ -138,6 +138,7 @@ def test_larger_text_enlarges_the_words_and_the_figures(page):
     before = page.run(sizes)
     page.element("text-size").click()
     page.wait_until(lambda: all(after > 1.2 * size for after, size in zip(page.run(sizes), before, strict=True)))
+    assert min(page.run(sizes)) > 1.2 * min(before)
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (1024, 768), (1920, 1080)])

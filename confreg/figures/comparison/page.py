@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
-
-from plotly.offline import get_plotlyjs
 
 from confreg.figures.comparison.conditions import Condition, conditions_of
 from confreg.figures.comparison.data import comparison_data, shown_panels
@@ -18,7 +15,7 @@ from confreg.figures.comparison.places import is_run
 from confreg.figures.comparison.remarks import remarks
 from confreg.figures.comparison.runs import ComparedRuns
 from confreg.figures.comparison.tables import RUN_PAGE, conditions_table, runs_table, tables_where_needed
-from confreg.figures.html_file import json_in_html, write_html
+from confreg.figures.html_file import framed, text_of, write_html
 from confreg.figures.run_records import ReportError
 
 PAGE = "comparison.html"
@@ -62,9 +59,9 @@ def comparison_html(compared: ComparedRuns, target: Path) -> str:
         target: where it will lie; the links to the pages of the runs are relative to it.
     """
     conditions = conditions_of(compared.runs, compared.folder)
-    return Template(_text("comparison/comparison.html")).substitute(
-        title=escape(title_of(compared, conditions)),
-        style="\n".join(map(_text, STYLES)),
+    title = title_of(compared, conditions)
+    main = Template(text_of("comparison/comparison.html")).substitute(
+        title=escape(title),
         compared=escape(what_is_compared(conditions)),
         findings="".join(f"<div><dt>{escape(label)}</dt><dd>{escape(said)}</dd></div>" for label, said in comparison_findings(conditions)),
         remarks=_remarks(remarks(compared, conditions)),
@@ -73,10 +70,8 @@ def comparison_html(compared: ComparedRuns, target: Path) -> str:
         conditions=conditions_table(conditions),
         runs=runs_table(conditions, target),
         others="".join(_card(*OTHERS[name], table) for name, table in tables_where_needed(compared, conditions).items() if table),
-        data=json_in_html(comparison_data(conditions)),
-        plotly=get_plotlyjs(),
-        script="\n".join(map(_text, SCRIPTS)),
     )
+    return framed(main, title=title, styles=STYLES, scripts=SCRIPTS, data=comparison_data(conditions))
 
 
 def title_of(compared: ComparedRuns, conditions: Sequence[Condition]) -> str:
@@ -84,10 +79,6 @@ def title_of(compared: ComparedRuns, conditions: Sequence[Condition]) -> str:
     first, last = ", ".join(condition.label for condition in conditions[:-1]), conditions[-1].label
     labels = f"{first} and {last}" if first else last
     return labels if len(labels) <= LONGEST_TITLE and "=" not in labels else compared.folder.resolve().name or "runs"
-
-
-def _text(name: str) -> str:
-    return (files("confreg.figures") / name).read_text(encoding="utf-8")
 
 
 def _remarks(sentences: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def test_the_scripts_ask_only_for_places_and_values_that_the_page_has(make_compa
     folder = files("confreg.figures")
     own = [name for name in SCRIPTS if name.startswith("comparison/")]
     script = "".join((folder / name).read_text(encoding="utf-8") for name in own)
-    html = (folder / "comparison" / "comparison.html").read_text(encoding="utf-8")
+    html = "".join((folder / name).read_text(encoding="utf-8") for name in ("frame.html", "comparison/comparison.html"))
     assert len(own) == 2
     assert set(re.findall(r'getElementById\("([\w-]+)"', script)) <= set(re.findall(r'id="([\w-]+)"', html))
     run = make_compared("a", **dict.fromkeys(MEASURES, 1.0))
