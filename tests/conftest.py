@@ -15,11 +15,13 @@ from typing import Any
 from jaxtyping import install_import_hook
 
 # shapes in annotations are checked while the tests run; before anything of confreg is imported
-HOOK = install_import_hook(["confreg.neurons", "confreg.models", "confreg.languages.truth"], "beartype.beartype")
+HOOK = install_import_hook(["confreg.neurons", "confreg.models", "confreg.interventions", "confreg.languages.truth"], "beartype.beartype")
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from confreg.languages.blocks import Blocks
 from confreg.languages.sources import measured_blocks
@@ -115,6 +117,51 @@ def fit(tiny_language: SyntheticLanguage, tmp_path: Path) -> Callable[..., pl.Tr
         return chosen
 
     return train
+
+
+@pytest.fixture
+def make_of_family() -> Callable[..., PreTrainedModel]:
+    """A tiny model of any row of confreg.models.families, from its configuration; gains, biases and multipliers that matter."""
+
+    def make(family: str, dtype: torch.dtype = torch.float32, n_layer: int = 2, **own: Any) -> PreTrainedModel:
+        config = AutoConfig.for_model(family, **{**TINY_OF_FAMILIES, "num_hidden_layers": n_layer, **FAMILIES_OWN.get(family, {}), **own})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.3 * torch.randn(parameter.shape))
+        return model.to(dtype)
+
+    return make
+
+
+TINY_OF_FAMILIES = dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"]) | {"max_position_embeddings": 16, "vocab_size": 19}
+TINY_OF_FAMILIES |= {"hidden_size": 16, "intermediate_size": 12, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+FAMILIES_OWN: dict[str, dict[str, Any]] = {
+    **{family: {"logit_scale": 0.3} for family in ("cohere", "cohere2")},
+    **{family: {"final_logit_softcapping": 2.0} for family in ("gemma2", "gemma3_text", "vaultgemma")},
+    "gpt2": {"n_inner": 12},
+    "gpt_neo": {"num_layers": 2, "attention_types": [[["global"], 2]], "num_heads": 2},
+    "gptj": {"n_inner": 12, "rotary_dim": 4},
+    "granite": {"residual_multiplier": 0.4, "logits_scaling": 3.0},
+}
+
+
+@pytest.fixture
+def without_rounding() -> Callable[[], TorchFunctionMode]:
+    """Within it, what transformers computes in fp32 whatever its weights are stays in float64 where it comes in float64."""
+
+    class WithoutRounding(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, arguments: tuple = (), options: dict[str, Any] | None = None) -> Any:
+            options = dict(options or {})
+            if arguments and getattr(arguments[0], "dtype", None) is torch.float64:
+                function = torch.Tensor.double if function is torch.Tensor.float else function
+                arguments = tuple(torch.float64 if each is torch.float32 else each for each in arguments)
+                options = {name: torch.float64 if each is torch.float32 else each for name, each in options.items()}
+            return function(*arguments, **options)
+
+    return WithoutRounding
 
 
 @pytest.fixture

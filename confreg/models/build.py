@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from confreg.models.families import FAMILIES
+from confreg.models.families import BUILDABLE, FAMILIES
 from confreg.models.swaps import swap_parts
 from confreg.settings import ModelSettings, SettingError
 
@@ -24,7 +24,9 @@ def build_model(settings: ModelSettings, vocabulary_size: int, block_length: int
         SettingError: as ``check_architecture`` says.
     """
     check_architecture(settings)
-    config = FAMILIES[settings.family].configure(settings, vocabulary_size, block_length)
+    configure = FAMILIES[settings.family].configure
+    assert configure is not None  # as check_architecture made sure
+    config = configure(settings, vocabulary_size, block_length)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
@@ -36,9 +38,10 @@ def check_architecture(settings: ModelSettings) -> None:
     """Refuse what no model can be built from.
 
     Raises:
-        SettingError: for a family or an activation that does not exist, with those that do; for heads that cannot turn with the position.
+        SettingError: for a family that cannot be trained from scratch or an activation that does not exist, with the possible ones; for
+            heads that cannot turn with the position.
     """
-    for name, choices in (("family", FAMILIES), ("activation", ACT2FN)):
+    for name, choices in (("family", BUILDABLE), ("activation", ACT2FN)):
         value = getattr(settings, name)
         if value not in choices:
             raise SettingError(f"model.{name} is {value!r}; expected one of {', '.join(sorted(choices))}.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from confreg.models.configurations import configure_gpt2, configure_gpt_neox, configure_llama
 from confreg.settings import ModelSettings
 
 
@@ -17,89 +18,113 @@ from confreg.settings import ModelSettings
 class Family:
     """One architecture. Paths are attribute names from the causal language model."""
 
-    configure: Callable[[ModelSettings, int, int], PreTrainedConfig]  # settings, vocabulary size, longest block
     blocks: str
     down_projection: str  # within a block: its input is the neurons' activations
+    attention_output: str  # within a block: the projection whose input is the outputs of the heads, one after the other
     block_norms: tuple[str, ...]  # within a block
     final_norm: str
-    norm: str  # all of them, by their name in confreg.models.norms
-    rotary_share: float = 0.0  # of a head's dimensions: those that turn with the position, in pairs
+    configure: Callable[[ModelSettings, int, int], PreTrainedConfig] | None = None  # settings, vocabulary size, longest block
+    norm: str | None = None  # all of them, by their name in model.norm; with ``configure``, for families that are trained from scratch
+    rotary_share: float = 0.0  # of a head's dimensions: those that turn with the position, in pairs; with ``configure``
+    gate: tuple[str, str] | None = None  # within a block, of a gated MLP in parts: the gate's activation, and the projection it multiplies
+    post_mlp_norm: str | None = None  # within a block: what the MLP's output passes before it is added to the residual
+    residual_multiplier: Callable[[Any], float] = lambda config: 1.0  # of what the MLP adds to the residual
+    logit_multiplier: Callable[[Any], float] = lambda config: 1.0  # of the logits, the bias of the unembedding included
+    softcap: Callable[[Any], float | None] = lambda config: None  # c of the logits c tanh(z / c)
 
 
-def _configure_gpt2(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
-    return GPT2Config(
-        vocab_size=vocabulary_size,
-        n_positions=block_length,
-        n_embd=settings.d_model,
-        n_layer=settings.n_layer,
-        n_head=settings.n_head,
-        n_inner=settings.d_mlp,
-        activation_function=settings.activation,
-        resid_pdrop=settings.dropout,
-        embd_pdrop=settings.dropout,
-        attn_pdrop=settings.dropout,
-        layer_norm_epsilon=settings.norm_epsilon,
-        tie_word_embeddings=settings.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+_LLAMA = Family(
+    configure=configure_llama,
+    blocks="model.layers",
+    down_projection="mlp.down_proj",
+    attention_output="self_attn.o_proj",
+    block_norms=("input_layernorm", "post_attention_layernorm"),
+    final_norm="model.norm",
+    norm="rmsnorm",
+    rotary_share=1.0,
+    gate=("mlp.act_fn", "mlp.up_proj"),
+)
+_LIKE_LLAMA = replace(_LLAMA, configure=None, norm=None)  # the same places: what differs is in the norms, the attention and the activation
+_COHERE = replace(_LIKE_LLAMA, block_norms=("input_layernorm",), logit_multiplier=lambda config: config.logit_scale)
+_OLMO2 = replace(
+    _LIKE_LLAMA,
+    block_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+    post_mlp_norm="post_feedforward_layernorm",
+)
+_GEMMA2 = replace(
+    _LIKE_LLAMA,
+    block_norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    post_mlp_norm="post_feedforward_layernorm",
+    softcap=lambda config: config.final_logit_softcapping,
+)
+_GPT2 = Family(
+    configure=configure_gpt2,
+    blocks="transformer.h",
+    down_projection="mlp.c_proj",
+    attention_output="attn.c_proj",
+    block_norms=("ln_1", "ln_2"),
+    final_norm="transformer.ln_f",
+    norm="layernorm",
+)
+_LIKE_GPT2 = replace(_GPT2, configure=None, norm=None)
 
-
-def _sizes(settings: ModelSettings, vocabulary_size: int, block_length: int) -> dict[str, Any]:
-    """What most families call by the same names."""
-    return {
-        "vocab_size": vocabulary_size,
-        "max_position_embeddings": block_length,
-        "hidden_size": settings.d_model,
-        "num_hidden_layers": settings.n_layer,
-        "num_attention_heads": settings.n_head,
-        "intermediate_size": settings.d_mlp,
-        "hidden_act": settings.activation,
-        "attention_dropout": settings.dropout,
-        "tie_word_embeddings": settings.tied,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-
-
-def _configure_gpt_neox(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
-    sizes = _sizes(settings, vocabulary_size, block_length)
-    return GPTNeoXConfig(**sizes, hidden_dropout=settings.dropout, layer_norm_eps=settings.norm_epsilon)
-
-
-def _configure_llama(settings: ModelSettings, vocabulary_size: int, block_length: int) -> PreTrainedConfig:
-    """Its only dropout is that of the attention."""
-    return LlamaConfig(**_sizes(settings, vocabulary_size, block_length), rms_norm_eps=settings.norm_epsilon, pad_token_id=None)
-
-
-FAMILIES = {
-    "gpt2": Family(
-        configure=_configure_gpt2,
-        blocks="transformer.h",
-        down_projection="mlp.c_proj",
-        block_norms=("ln_1", "ln_2"),
-        final_norm="transformer.ln_f",
-        norm="layernorm",
+FAMILIES = {  # by the name that transformers gives an architecture: config.model_type
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "gemma": _LIKE_LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "glm4": replace(
+        _LIKE_LLAMA,
+        block_norms=("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),
+        post_mlp_norm="post_mlp_layernorm",
+        gate=None,
     ),
+    "gpt2": _GPT2,
+    "gpt_neo": replace(_LIKE_GPT2, attention_output="attn.attention.out_proj"),
     "gpt_neox": Family(
-        configure=_configure_gpt_neox,
+        configure=configure_gpt_neox,
         blocks="gpt_neox.layers",
         down_projection="mlp.dense_4h_to_h",
+        attention_output="attention.dense",
         block_norms=("input_layernorm", "post_attention_layernorm"),
         final_norm="gpt_neox.final_layer_norm",
         norm="layernorm",
         rotary_share=0.25,
     ),
-    "llama": Family(
-        configure=_configure_llama,
-        blocks="model.layers",
-        down_projection="mlp.down_proj",
-        block_norms=("input_layernorm", "post_attention_layernorm"),
-        final_norm="model.norm",
-        norm="rmsnorm",
-        rotary_share=1.0,
+    "gptj": replace(_LIKE_GPT2, down_projection="mlp.fc_out", attention_output="attn.out_proj", block_norms=("ln_1",)),
+    "granite": replace(
+        _LIKE_LLAMA,
+        residual_multiplier=lambda config: config.residual_multiplier,
+        logit_multiplier=lambda config: 1 / config.logits_scaling,
+    ),
+    "llama": _LLAMA,
+    "mistral": _LIKE_LLAMA,
+    "nemotron": replace(_LIKE_LLAMA, gate=None),
+    "olmo": _LIKE_LLAMA,
+    "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
+    "phi": replace(
+        _LIKE_LLAMA,
+        down_projection="mlp.fc2",
+        gate=None,
+        attention_output="self_attn.dense",
+        block_norms=("input_layernorm",),
+        final_norm="model.final_layernorm",
+    ),
+    "phi3": replace(_LIKE_LLAMA, gate=None),
+    "qwen2": _LIKE_LLAMA,
+    "qwen3": _LIKE_LLAMA,
+    "smollm3": _LIKE_LLAMA,
+    "stablelm": _LIKE_LLAMA,
+    "starcoder2": replace(_LIKE_LLAMA, down_projection="mlp.c_proj", gate=None),
+    "vaultgemma": replace(
+        _LIKE_LLAMA,
+        block_norms=("input_layernorm", "pre_feedforward_layernorm"),
+        softcap=lambda config: config.final_logit_softcapping,
     ),
 }
+BUILDABLE = tuple(name for name, family in FAMILIES.items() if family.configure is not None)  # what model.family offers
 
 
 def family_of(model: PreTrainedModel) -> Family:
@@ -117,10 +142,38 @@ def family_of(model: PreTrainedModel) -> Family:
     return FAMILIES[name]
 
 
+def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer blocks, lowest first."""
+    return list(_at(model, family_of(model).blocks))
+
+
+def down_projection(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The module whose input is the activations of a layer's neurons."""
+    projection: nn.Module = _at(blocks_of(model)[layer], family_of(model).down_projection)
+    return projection
+
+
 def last_down_projection(model: PreTrainedModel) -> nn.Module:
     """The module whose input is the activations of the last MLP's neurons."""
-    family = family_of(model)
-    return _at(_at(model, family.blocks)[-1], family.down_projection)
+    return down_projection(model, -1)
+
+
+def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The module whose input is the outputs of a layer's attention heads, one head after the other."""
+    projection: nn.Module = _at(blocks_of(model)[layer], family_of(model).attention_output)
+    return projection
+
+
+def gated_parts(model: PreTrainedModel, layer: int) -> dict[str, nn.Module] | None:
+    """Of a gated MLP the modules whose outputs, multiplied, are its neurons: "activation" and "up"; None where it has no such parts."""
+    parts, block = family_of(model).gate, blocks_of(model)[layer]
+    return None if parts is None else {"activation": _at(block, parts[0]), "up": _at(block, parts[1])}
+
+
+def last_post_mlp_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm between the last MLP's output and the residual, where there is one."""
+    name = family_of(model).post_mlp_norm
+    return None if name is None else _at(blocks_of(model)[-1], name)
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:

@@ -63,6 +63,14 @@ class NormReading:
             return residual.new_full(residual.shape[:-1], self.fixed_scale, dtype=torch.float64)
         return (self.centred(residual.double()).square().mean(-1) + self.epsilon).sqrt()
 
+    def applied(
+        self, residual: Float[Tensor, "*position d_model"], scale: Float[Tensor, "*position"]
+    ) -> Float[Tensor, "*position d_model"]:
+        """What the norm makes of a residual where it divides by this scale, computed in float64."""
+        normed = self.centred(residual.double()) / scale.double().unsqueeze(-1)
+        normed = normed if self.gain is None else normed * self.gain.double()
+        return (normed if self.bias is None else normed + self.bias.double()).to(residual.dtype)
+
 
 @dataclass(frozen=True)
 class NormKind:
@@ -77,7 +85,7 @@ def _read_layer_norm(norm: nn.LayerNorm) -> NormReading:
     return NormReading(True, norm.weight, norm.bias, norm.eps)
 
 
-def _read_rms_norm(norm: LlamaRMSNorm) -> NormReading:
+def _read_rms_norm(norm: Any) -> NormReading:
     return NormReading(False, norm.weight, None, norm.variance_epsilon)
 
 
@@ -93,25 +101,76 @@ NORMS = {  # by their names in model.norm
 }
 
 
+def _one_plus(weight: Tensor) -> Tensor:
+    """A gain that is stored as its distance from one; added in fp32 at least, as the norms themselves do."""
+    return 1.0 + weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _read_torch_rms_norm(norm: nn.RMSNorm) -> NormReading:
+    epsilon = norm.eps if norm.eps is not None else torch.finfo(torch.get_default_dtype() if norm.weight is None else norm.weight.dtype).eps
+    return NormReading(False, norm.weight, None, epsilon)
+
+
+def _read_rms_norm_of_one_plus_gain(norm: Any) -> NormReading:
+    return NormReading(False, _one_plus(norm.weight), None, norm.eps)
+
+
+def _read_layer_norm_of_one_plus_gain(norm: nn.LayerNorm) -> NormReading:
+    return NormReading(True, _one_plus(norm.weight), norm.bias, norm.eps)
+
+
+def _read_layer_norm_with_gain_alone(norm: Any) -> NormReading:
+    return NormReading(True, norm.weight, None, norm.variance_epsilon)
+
+
+OF_TRANSFORMERS: dict[str, Callable[[Any], NormReading]] = {  # classes of transformers.models, by their names
+    **dict.fromkeys(
+        [f"{family}RMSNorm" for family in ("Glm4", "Granite", "Mistral", "Olmo2", "Olmo3", "Phi3", "Qwen2", "Qwen3", "SmolLM3")],
+        _read_rms_norm,
+    ),
+    **dict.fromkeys([f"{family}RMSNorm" for family in ("Gemma", "Gemma2", "Gemma3", "VaultGemma")], _read_rms_norm_of_one_plus_gain),
+    "NemotronLayerNorm1P": _read_layer_norm_of_one_plus_gain,
+    "CohereLayerNorm": _read_layer_norm_with_gain_alone,
+    "Cohere2LayerNorm": _read_layer_norm_with_gain_alone,
+    "OlmoLayerNorm": lambda _: NormReading(True, epsilon=1e-5),  # its epsilon stands in its forward
+}
+
+
 def kind_of_norm(norm: nn.Module) -> str:
-    """A norm's name in the table.
+    """A norm's name among those that a model may be built with.
 
     Raises:
-        ValueError: for a module that the table lacks.
+        ValueError: for any other.
     """
     for name, kind in NORMS.items():
-        if isinstance(norm, kind.module):
+        if _does_the_same(norm, kind.module):
             return name
-    raise ValueError(
-        f"No row for the norm {type(norm).__name__} in confreg.models.norms; expected one of "
-        f"{', '.join(kind.module.__name__ for kind in NORMS.values())}. A measurement needs to know whether it centres, and its scale."
-    )
+    raise _no_row(norm, [kind.module.__name__ for kind in NORMS.values()])
 
 
 def read_norm(norm: nn.Module) -> NormReading:
-    """What a module of the table does to its input; gain and bias are the module's own tensors.
+    """What a norm does to its input; gain and bias are the module's own tensors where they act as they are stored.
 
     Raises:
-        ValueError: for a module that the table lacks.
+        ValueError: for a class without a reader. A class that inherits from one with a reader and computes something else is another class.
     """
-    return NORMS[kind_of_norm(norm)].read(norm)
+    readers: dict[type, Callable[[Any], NormReading]] = {kind.module: kind.read for kind in NORMS.values()}
+    readers[nn.RMSNorm] = _read_torch_rms_norm
+    for ancestor in type(norm).__mro__:
+        if ancestor.__module__.startswith("transformers.models.") and ancestor.__name__ in OF_TRANSFORMERS:
+            readers[ancestor] = OF_TRANSFORMERS[ancestor.__name__]
+        if ancestor in readers and _does_the_same(norm, ancestor):
+            return readers[ancestor](norm)
+    raise _no_row(norm, [*(each.__name__ for each in readers), *OF_TRANSFORMERS])
+
+
+def _does_the_same(norm: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a norm is of this class, or of one below it that computes nothing else (as sharding makes them)."""
+    return isinstance(norm, kind) and type(norm).forward is kind.forward
+
+
+def _no_row(norm: nn.Module, expected: list[str]) -> ValueError:
+    return ValueError(
+        f"No row for the norm {type(norm).__name__} in confreg.models.norms; expected one of {', '.join(expected)}. "
+        "A measurement needs to know whether it centres, its scale, and whether its gain is the weight or one plus the weight."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from confreg.languages.blocks import Blocks
 from confreg.languages.sources import language_of
 from confreg.languages.token_counts import SeenTokenCounts
 from confreg.models.build import build_model
-from confreg.models.checkpoints import checkpoint_path
+from confreg.models.checkpoints import checkpoint_path, checkpoint_steps
 from confreg.records.durable import write_bytes_durably, write_folder_durably
-from confreg.records.run_folder import load_settings
+from confreg.records.run_folder import RunFolderError, load_settings
 from confreg.settings import Settings, is_all_synthetic
 
 BLOCKS_FILE = "blocks.safetensors"
@@ -67,13 +69,7 @@ def open_model(run: str | Path, step: int) -> PreTrainedModel:
         CheckpointError: where the step has no checkpoint, or it is damaged.
         RunFolderError: where the folder is no run.
     """
-    settings = load_settings(run)
-    checkpoint = torch.load(checkpoint_path(Path(run) / "checkpoints", step), map_location="cpu", weights_only=True)
-    vocabulary_size = checkpoint["hyper_parameters"]["vocabulary_size"]
-    model = build_model(settings.model, vocabulary_size, settings.data.block_length, settings.seed)
-    state = checkpoint["state_dict"]
-    model.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)})
-    return model.eval()
+    return SavedRun(run).at(step).model
 
 
 def open_run(run: str | Path, step: int) -> tuple[PreTrainedModel, Blocks, Int[Tensor, "vocab"]]:
@@ -90,17 +86,75 @@ def open_run(run: str | Path, step: int) -> tuple[PreTrainedModel, Blocks, Int[T
         CheckpointError: where the step has no checkpoint, or it is damaged.
         RunFolderError: where the folder is no run.
     """
-    run = Path(run)
-    settings = load_settings(run)
-    model = open_model(run, step)
-    tensors = load((run / BLOCKS_FILE).read_bytes())
-    counts = _pop_counts(tensors)
-    token_counts = _counts_at(step, settings, counts) if isinstance(counts, dict) else counts
-    excluded = tuple(tensors.pop("excluded_ids").tolist())
-    truth = None
-    if is_all_synthetic(settings.data):
-        truth = language_of(settings.data, settings.seed).bayes_log_probs(tensors["measured"])
-    return model, Blocks(**tensors, excluded_ids=excluded, bayes_log_probs=truth), token_counts
+    saved = SavedRun(run)
+    opened = saved.at(step)
+    return opened.model, saved.blocks, saved.token_counts(step)
+
+
+@dataclass(frozen=True)
+class SavedStep:
+    """What a checkpoint gives: the model (fp32, CPU, evaluation mode), and the target tokens of its training where it tells them."""
+
+    model: PreTrainedModel
+    tokens_seen: int | None
+
+
+class SavedRun:
+    """A run that is opened at several of its steps: what they share is read once, each model when it is asked for.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        RunFolderError: where the folder is no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder, self.settings = Path(folder), load_settings(folder)
+
+    @property
+    def steps(self) -> list[int]:
+        """Optimizer steps whose weights are saved, in order."""
+        return checkpoint_steps(self.folder / "checkpoints")
+
+    def at(self, step: int) -> SavedStep:
+        """A saved step.
+
+        Raises:
+            CheckpointError: where the step has no checkpoint, or it is damaged.
+        """
+        checkpoint = torch.load(checkpoint_path(self.folder / "checkpoints", step), map_location="cpu", weights_only=True)
+        made_with, state, settings = checkpoint["hyper_parameters"], checkpoint["state_dict"], self.settings
+        model = build_model(settings.model, made_with["vocabulary_size"], settings.data.block_length, settings.seed)
+        model.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)})
+        tokens_per_step = made_with.get("tokens_per_step")
+        return SavedStep(model.eval(), None if tokens_per_step is None else step * tokens_per_step)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Exactly what the run measured, with the truth where its language has one."""
+        tensors = self._tensors()
+        _pop_counts(tensors)
+        excluded = tuple(tensors.pop("excluded_ids").tolist())
+        truth = None
+        if is_all_synthetic(self.settings.data):
+            truth = language_of(self.settings.data, self.settings.seed).bayes_log_probs(tensors["measured"])
+        return Blocks(**tensors, excluded_ids=excluded, bayes_log_probs=truth)
+
+    def token_counts(self, step: int) -> Int[Tensor, "vocab"]:
+        """One count for each vocabulary id, of the tokens that the run counted for this step."""
+        counts = self._token_counts
+        return _counts_at(step, self.settings, counts) if isinstance(counts, dict) else counts
+
+    @cached_property
+    def _token_counts(self) -> Int[Tensor, "vocab"] | dict[int, Int[Tensor, "vocab"]]:
+        return _pop_counts(self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        path = self.folder / BLOCKS_FILE
+        if not path.exists():
+            raise RunFolderError(f"{path} does not exist: the run stopped before it began to train. Go on with it, or choose another one.")
+        return load(path.read_bytes())
 
 
 def _counts_at(step: int, settings: Settings, counts: dict[int, Int[Tensor, "vocab"]]) -> Int[Tensor, "vocab"]:

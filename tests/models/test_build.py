@@ -40,7 +40,11 @@ def test_the_seed_alone_decides_the_weights_and_the_global_generator_is_left_alo
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"family": "gpt3"}, r"model.family is 'gpt3'; expected one of .*gpt2"), ({"activation": "gulu"}, "model.activation is 'gulu'")],
+    [
+        ({"family": "gpt3"}, r"model.family is 'gpt3'; expected one of .*gpt2"),
+        ({"family": "gemma2"}, r"model.family is 'gemma2'; expected one of gpt2, gpt_neox, llama\."),  # measured, not trained from scratch
+        ({"activation": "gulu"}, "model.activation is 'gulu'"),
+    ],
 )
 def test_a_family_or_activation_that_does_not_exist_is_refused_by_name(wrong: dict[str, str], message: str) -> None:
     with pytest.raises(SettingError, match=message):

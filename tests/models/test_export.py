@@ -16,7 +16,7 @@ from confreg.languages.tokenizers import train_tokenizer, wrapped_tokenizer
 from confreg.models.build import build_model
 from confreg.models.checkpoints import CheckpointError, checkpoint_name
 from confreg.models.export import ExportError
-from confreg.models.families import FAMILIES
+from confreg.models.families import BUILDABLE
 from confreg.models.runs import open_model, save_tokenizer
 from confreg.records.durable import sha256_of
 from confreg.records.run_folder import RunFolderError
@@ -51,7 +51,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(BUILDABLE))
 def test_plain_transformers_opens_the_folder_with_the_same_logits_to_the_bit(
     family: str, tied: bool, make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -68,7 +68,7 @@ def test_plain_transformers_opens_the_folder_with_the_same_logits_to_the_bit(
     assert [path.name for path in folder.parent.iterdir()] == ["exported"]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(BUILDABLE))
 def test_the_tokenizer_of_a_text_reads_as_before_whatever_the_family(family: str, make_run: MakeRun, tmp_path: Path) -> None:
     text = "  Two blanks, a naïve café.\n\tA tab — and <|endoftext|> as text."
     tokenizer = wrapped_tokenizer(train_tokenizer([text] * 5, N_VOCAB))

@@ -4,9 +4,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from confreg.models.families import family_of, final_norm, last_down_projection, n_layers, norm_paths, output_rows
+from confreg.models.families import (
+    FAMILIES,
+    attention_output,
+    blocks_of,
+    family_of,
+    final_norm,
+    last_down_projection,
+    n_layers,
+    norm_paths,
+    output_rows,
+)
+from confreg.models.norms import read_norm
+from confreg.models.readout import capture
 
 
 def test_the_parts_of_a_gpt2_are_those_of_its_last_layer(make_model: Callable[..., PreTrainedModel]) -> None:
@@ -35,3 +48,39 @@ def test_an_architecture_without_a_row_is_refused_with_its_name_and_what_is_need
     sizes = {"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 1, "ffn_dim": 8, "num_attention_heads": 2, "word_embed_proj_dim": 8}
     with pytest.raises(ValueError, match=r"architecture 'opt' in confreg.models.families.*final norm"):
         family_of(OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=16)))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_places_of_a_row_are_there_in_every_block(make_of_family: Callable, family: str) -> None:
+    model = make_of_family(family)
+    assert len(blocks_of(model)) == 2
+    width = last_down_projection(model)(torch.zeros(1, 12)).shape[-1]
+    assert attention_output(model, 0)(torch.zeros(1, 16)).shape[-1] == width == 16
+    norms = [model.get_submodule(path) for path in norm_paths(model)]
+    assert norms[-1] is final_norm(model)
+    for norm in norms:
+        read_norm(norm)
+    inside = [module for module in blocks_of(model)[0].children() if "Norm" in type(module).__name__]
+    assert {*map(id, inside)} == {*map(id, norms[: len(inside)])}
+
+
+GATED = {
+    family: "gate_up_proj" if family in ("phi3", "glm4") else "gate_proj"
+    for family in FAMILIES
+    if family not in ("gpt2", "gpt_neo", "gpt_neox", "gptj", "nemotron", "phi", "starcoder2")
+}
+
+
+@pytest.mark.parametrize("family", sorted(GATED))
+def test_the_neuron_of_a_gated_mlp_is_the_product_of_the_gate_and_the_other_half(
+    make_of_family: Callable, tokens: Tensor, family: str
+) -> None:
+    model, seen = make_of_family(family), {}
+    mlp = blocks_of(model)[-1].mlp
+    mlp.register_forward_pre_hook(lambda _module, inputs: seen.update(into=inputs[0]))
+    captured = capture(model, tokens)
+    with torch.no_grad():
+        both = getattr(mlp, GATED[family])(seen["into"])
+        gate, up = both.chunk(2, dim=-1) if GATED[family] == "gate_up_proj" else (both, mlp.up_proj(seen["into"]))
+        activation = getattr(mlp, "act_fn", None) or mlp.activation_fn
+        torch.testing.assert_close(captured.activations, activation(gate) * up, atol=1e-6, rtol=1e-5)

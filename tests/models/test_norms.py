@@ -1,10 +1,13 @@
 """Every kind of norm: what it does, and what a measurement reads of it."""
 
+import importlib
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from confreg.models.norms import NORMS, FrozenNorm, NormReading, kind_of_norm, read_norm
+from confreg.models.norms import NORMS, OF_TRANSFORMERS, FrozenNorm, NormReading, kind_of_norm, read_norm
 from confreg.settings import ModelSettings
 
 D_MODEL = 6
@@ -74,3 +77,62 @@ def test_the_scale_is_the_same_at_every_position_for_frozen_and_none_alone(resid
 def test_a_norm_without_a_row_is_refused_by_its_class_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"the norm GroupNorm in confreg.models.norms; expected one of LayerNorm, .*FrozenNorm"):
         read_norm(nn.GroupNorm(2, D_MODEL))
+
+
+class ShardedLayerNorm(nn.LayerNorm):
+    """As sharding and parametrising libraries make them: another class, the same function."""
+
+
+class OnePlusLayerNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.layer_norm(input, self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+def test_a_class_that_inherits_and_computes_the_same_is_read_as_its_parent() -> None:
+    norm = ShardedLayerNorm(D_MODEL)
+    reading = read_norm(norm)
+    assert kind_of_norm(norm) == "layernorm"
+    assert (reading.centres, reading.epsilon) == (True, norm.eps)
+    assert reading.gain is norm.weight
+
+
+def test_a_class_that_inherits_and_computes_something_else_is_refused() -> None:
+    for read in (read_norm, kind_of_norm):
+        with pytest.raises(ValueError, match=r"No row for the norm OnePlusLayerNorm .* one plus the weight"):
+            read(OnePlusLayerNorm(D_MODEL))
+
+
+def test_a_class_of_a_known_name_from_elsewhere_is_refused() -> None:
+    impostor = type("GemmaRMSNorm", (nn.Module,), {})
+    with pytest.raises(ValueError, match="No row for the norm GemmaRMSNorm"):
+        read_norm(impostor())
+
+
+@pytest.mark.parametrize("name", sorted(OF_TRANSFORMERS))
+def test_norms_of_transformers_are_read_as_they_compute(name: str, residual: Tensor) -> None:
+    kind = class_of_transformers(name)
+    norm = kind(D_MODEL)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    found = read_norm(norm).applied(residual.float(), read_norm(norm).scale(residual.float()))
+    torch.testing.assert_close(norm(residual.float()), found, atol=1e-5, rtol=1e-5)
+
+
+def class_of_transformers(name: str) -> type[nn.Module]:
+    """Where it is defined, which is where its family keeps all of its modules."""
+    family = re.split("RMSNorm|LayerNorm", name)[0].lower()
+    module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    kind: type[nn.Module] = getattr(module, name)
+    return kind
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-2])
+@pytest.mark.parametrize("has_gain", [True, False])
+def test_the_rms_norm_of_torch_is_read_with_and_without_a_gain_and_an_epsilon(
+    residual: Tensor, epsilon: float | None, has_gain: bool
+) -> None:
+    norm = nn.RMSNorm(D_MODEL, eps=epsilon, elementwise_affine=has_gain)
+    small = 1e-3 * residual.float()
+    found = read_norm(norm).applied(small, read_norm(norm).scale(small))
+    torch.testing.assert_close(norm(small), found, atol=1e-6, rtol=1e-6)

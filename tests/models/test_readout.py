@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from confreg.models.build import build_model
-from confreg.models.families import FAMILIES, last_down_projection
+from confreg.models.families import BUILDABLE, last_down_projection
 from confreg.models.norms import NORMS
-from confreg.models.readout import Captured, Readout, capture, undisturbed
+from confreg.models.readout import Captured, Readout, capture
+from confreg.models.undisturbed import undisturbed
 from confreg.neurons.frequency import Frequency
 from confreg.settings import ModelSettings
 
@@ -79,7 +80,7 @@ def test_reading_and_capturing_leave_the_model_as_it_was(make_model: Maker, toke
     readout = Readout.of(model)
     at = capture(model, tokens).at(EVERYWHERE, tokens, torch.arange(3))
     readout.baseline(at, FREQUENCY)
-    readout.ablation(at, torch.zeros(12), readout.w_out)
+    readout.ablation(at, torch.zeros(12), readout.writes(readout.w_out))
     assert_same_state(before, state_of(model))
     assert (model.lm_head.weight is model.transformer.wte.weight) == tied
 
@@ -104,11 +105,11 @@ def test_the_ablation_of_the_readout_predicts_the_residual_and_the_logits_of_the
     readout, captured = Readout.of(model), capture(model, tokens)
     at = captured.at(EVERYWHERE, tokens, torch.arange(3))
     replacement = torch.randn(12, generator=torch.Generator().manual_seed(1))
-    baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, replacement, readout.w_out)
+    baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, replacement, readout.writes(readout.w_out))
     new_scale = ablation.scale(baseline.scale)[:, 4:5].float()
     change = ablation.activation_change[:, 4:5]
     logits = (
-        baseline.scale.float().unsqueeze(1) * baseline.scaled_logits + change * ablation.logit_writes[4]
+        baseline.scale.float().unsqueeze(1) * baseline.scaled_logits + change * ablation.writes.to_tokens(slice(None))[4]
     ) / new_scale + baseline.output_bias
     with torch.no_grad():
         residual = at.residual + (replacement[4] - at.activations[:, 4:5]) * model.transformer.h[1].mlp.c_proj.weight[4]
@@ -167,7 +168,7 @@ def test_the_scale_after_removing_a_write_that_is_nearly_all_of_the_residual_kee
     with torch.no_grad():
         model.transformer.h[1].mlp.c_proj.weight[4] *= 3000
     readout, at = Readout.of(model), capture(model, tokens).at(EVERYWHERE, tokens, torch.arange(3))
-    baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, torch.zeros(12), readout.w_out)
+    baseline, ablation = readout.baseline(at, FREQUENCY), readout.ablation(at, torch.zeros(12), readout.writes(readout.w_out))
     write = model.transformer.h[1].mlp.c_proj.weight[4].detach().double()
     rest = at.residual.double() - at.activations[:, 4:5].double() * write
     torch.testing.assert_close(ablation.scale(baseline.scale)[:, 4], readout.norm.scale(rest), atol=1e-3, rtol=1e-3)
@@ -175,7 +176,7 @@ def test_the_scale_after_removing_a_write_that_is_nearly_all_of_the_residual_kee
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("norm", [None, *sorted(NORMS)])
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(BUILDABLE))
 def test_every_family_with_every_norm_has_its_logits_rebuilt_and_its_neurons_behind_the_gate(
     family: str, norm: str | None, tied: bool, tokens: Tensor
 ) -> None:
@@ -192,3 +193,47 @@ def test_every_family_with_every_norm_has_its_logits_rebuilt_and_its_neurons_beh
     torch.testing.assert_close(baseline.log_probs(), captured.logits[EVERYWHERE].log_softmax(-1), atol=2e-4, rtol=1e-4)
     centres = norm == "layernorm" or (family != "llama" and norm in (None, "frozen"))
     assert (readout.residual_is_centred, readout.usable_dimensions) == (centres, 16 - centres)
+
+
+def test_logits_of_some_positions_alone_are_those_that_all_positions_give(make_model: Maker, tokens: Tensor) -> None:
+    model, scored = make_model().eval(), torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.4
+    whole, some = capture(model, tokens), capture(model, tokens, logits_at=scored)
+    assert some.logits.shape == (int(scored.sum()), 19)
+    torch.testing.assert_close(some.logits, whole.logits[scored])
+    assert torch.equal(some.residual, whole.residual)
+    documents = torch.arange(3)
+    torch.testing.assert_close(some.at(scored, tokens, documents).log_probs, whole.at(scored, tokens, documents).log_probs)
+    nothing = capture(model, tokens, logits_at=torch.zeros_like(scored))
+    assert nothing.logits.shape == (0, 19)
+    assert torch.equal(nothing.activations, whole.activations)
+
+
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_products_are_in_full_fp32_within_whatever_is_allowed_outside(make_model: Maker, allowed: str) -> None:
+    before = torch.get_float32_matmul_precision()
+
+    @undisturbed(make_model())
+    def fail() -> None:
+        assert torch.get_float32_matmul_precision() == "highest"
+        raise ZeroDivisionError
+
+    try:
+        torch.set_float32_matmul_precision(allowed)
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_backend_that_was_told_by_itself_to_round_products_is_told_so_again(make_model: Maker) -> None:
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    try:
+        products.fp32_precision = "tf32"  # torch refuses to name one precision for all then
+        with undisturbed(make_model()):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "tf32"
+    finally:
+        products.fp32_precision = before

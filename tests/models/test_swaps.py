@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from confreg.models.build import build_model
-from confreg.models.families import FAMILIES, norm_paths
+from confreg.models.families import BUILDABLE, norm_paths
 from confreg.models.norms import kind_of_norm, read_norm
 from confreg.models.swaps import swapped_parts
 from confreg.settings import ModelSettings, SettingError, check_ranges
@@ -13,7 +13,7 @@ from confreg.settings import ModelSettings, SettingError, check_ranges
 SMALL = {"n_layer": 2, "d_model": 16, "d_mlp": 12, "n_head": 2}
 OWN = {"gpt2": "layernorm", "gpt_neox": "layernorm", "llama": "rmsnorm"}
 KINDS = ("layernorm", "rmsnorm", "frozen", "none")
-families = pytest.mark.parametrize("family", sorted(FAMILIES))
+families = pytest.mark.parametrize("family", sorted(BUILDABLE))
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
