@@ -1,4 +1,4 @@
-"""Effects of replacing one last-layer neuron at a time, exactly, without running the model again.
+"""Effects of replacing last-layer neurons one at a time, or in groups, exactly, without running the model again.
 
 Replacing an activation changes the residual along one known direction, so the new scale of the final norm and the new logits follow in
 closed form. With x the residual, w a neuron's write, s the norm's scale, and δ the change of its activation:
@@ -9,197 +9,183 @@ closed form. With x the residual, w a neuron's write, s the norm's scale, and δ
     (s / s') ẑ + b̃                           scale only
     z' + κ u                                 frozen frequency: the component along the unit frequency direction u is kept
 
-Only the change Δ = z' - z enters exponentials, so that effects of 1e-4 nats survive in fp32; where Δ may be large the pair is computed
-in float64 from the new logits themselves.
+The change of the logits is small at almost every pair of position and neuron. There its effects are power series whose coefficients are
+moments, computed for all pairs at once by matrix products (``moments``, ``series``), to an order whose error is bounded beforehand
+(``orders``). The other pairs take their whole rows of logits (``exact``), as do all pairs of a model whose logits are no linear function
+of the write (a soft-cap, a norm after the MLP) and groups of neurons.
 
-Source: arXiv 2406.16254, Eqs. 4 to 7, for what is measured; the closed form is this project's own.
+Source: arXiv 2406.16254, Eqs. 4 to 7, for what is measured; the closed form and the series are this project's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from confreg.neurons.ablation import Ablation, Baseline, EffectChanges
-from confreg.neurons.large_changes import exact_changes
+from confreg.neurons.ablation import Ablation, Baseline, EffectChanges, Wanted
+from confreg.neurons.exact import exact_changes
+from confreg.neurons.expanded import Changes, expanded_changes
+from confreg.neurons.fields import PositionFields
+from confreg.neurons.moments import Moments, SharedMoments
+from confreg.neurons.orders import cheapest_orders, reaches
+from confreg.neurons.ranks import Neighbours, reciprocal_rank_change
+from confreg.neurons.reach import Reach
+from confreg.neurons.series import Coefficients
+from confreg.neurons.temperatures import Temperatures
+from confreg.neurons.writes import NeuronWrites, slices
 
-LARGEST_SMALL_CHANGE = 5.0  # nats; above it, exp - 1 of a single token may swamp the sums in fp32
-ELEMENTS_IN_CACHE = 2**19  # position x neuron x vocabulary of one chunk: small enough for a core's cache
-TENSORS_OF_A_CHUNK = 6  # temporaries of that size
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Sums of the baseline that every neuron shares."""
-
-    baseline: Baseline
-    weights: Float[Tensor, "position 3 vocab"]  # p, p (z - E z), p (log q - E log q)
-    mean_logit: Float[Tensor, "position"]  # E_p ẑ
-    frequency: Float[Tensor, "vocab"]  # q
-    logits_along_frequency: Float[Tensor, "position"]  # ⟨ẑ, u⟩
-
-    @classmethod
-    def of(cls, baseline: Baseline) -> _Prepared:
-        logits = baseline.scaled_logits + baseline.output_bias
-        p = logits.softmax(-1)
-        log_q = baseline.frequency_log_probs
-        spread = logits - (p * logits).sum(-1, keepdim=True)
-        surprise = log_q - (p @ log_q).unsqueeze(-1)
-        return cls(
-            baseline,
-            torch.stack([p, p * spread, p * surprise], dim=1),
-            (p * baseline.scaled_logits).sum(-1),
-            log_q.exp(),
-            baseline.scaled_logits @ baseline.frequency_direction,
-        )
-
-    def part(self, positions: slice) -> _Prepared:
-        whole = self.baseline
-        part = Baseline(
-            whole.scaled_logits[positions],
-            whole.output_bias,
-            whole.targets[positions],
-            whole.scale[positions],
-            whole.frequency_log_probs,
-            whole.frequency_direction,
-        )
-        return _Prepared(part, self.weights[positions], self.mean_logit[positions], self.frequency, self.logits_along_frequency[positions])
+MOST_POSITIONS = 1024  # at once
+ELEMENTS_OF_ROWS = 2**18  # pair x vocabulary at once: small enough for a core's cache
+TENSORS_OF_A_PAIR = 300  # moments and their sums, at the highest order
+TENSORS_OF_A_POSITION = 12  # of the vocabulary's size
 
 
-def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, with_scale_only: bool = True) -> EffectChanges:
-    """Exact changes of loss, entropy and both divergences for every pair of position and neuron.
+def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, wanted: Wanted | None = None) -> EffectChanges:
+    """Exact changes for every pair of position and neuron: :class:`Effects` of one ablation alone."""
+    return Effects(baseline, memory_bytes).of(ablation, wanted)
+
+
+class Effects:
+    """Effects at some positions; what several ablations there share is computed once.
 
     Args:
         baseline: the unablated prediction.
-        ablation: what each neuron's replacement changes.
-        memory_bytes: bound on temporaries; a chunk holds at least one position and one neuron.
-        with_scale_only: without it ``loss_scale_only`` is None, and a fourth of the exponentials is saved.
-
-    Returns:
-        Tensors of the dtype of the logits. A replacement by the activation itself gives zeros.
+        memory_bytes: bound on temporaries; a part holds at least one position and one neuron.
     """
-    prepared, shape = _Prepared.of(baseline), ablation.activation_change.shape
-    names = [name for name in EffectChanges.__annotations__ if with_scale_only or name != "loss_scale_only"]
-    changes = {name: baseline.scaled_logits.new_empty(shape) for name in names}
-    for positions, neurons in _chunks(shape, baseline.scaled_logits, memory_bytes):
-        part = _changes_of_chunk(prepared.part(positions), ablation.part(positions, neurons), with_scale_only)
-        for name, whole in changes.items():
-            whole[positions, neurons] = getattr(part, name)
-    scale_only = changes.pop("loss_scale_only", None)
-    return EffectChanges(loss_scale_only=scale_only, **changes)
+
+    def __init__(self, baseline: Baseline, memory_bytes: int = 2**29) -> None:
+        self.baseline, self.memory_bytes = baseline, memory_bytes
+        (n_positions, n_vocabulary), size = baseline.scaled_logits.shape, baseline.scaled_logits.element_size()
+        n_at_once = min(MOST_POSITIONS, memory_bytes // 2 // (TENSORS_OF_A_POSITION * size * n_vocabulary))
+        self.parts = {(part.start, part.stop): _Positions(baseline.part(part)) for part in slices(n_positions, n_at_once)}
+
+    def of(self, ablation: Ablation, wanted: Wanted | None = None) -> EffectChanges:
+        """Exact changes for every pair of position and neuron.
+
+        Args:
+            ablation: what each neuron's (or group's) replacement changes.
+            wanted: which of the changes; default: all of the neurons table.
+
+        Returns:
+            Tensors of the dtype of the logits. A replacement by the activation itself gives zeros.
+        """
+        wanted, shape = wanted or Wanted(), ablation.activation_change.shape
+        if isinstance(ablation.writes, NeuronWrites):
+            ablation.writes.extremes  # noqa: B018  computed once for all parts
+        changes = {name: self.baseline.scaled_logits.new_empty(shape) for name in wanted.names()}
+        for (start, stop), there in self.parts.items():
+            size = TENSORS_OF_A_PAIR * self.baseline.scaled_logits.element_size() * (stop - start)
+            for neurons in slices(shape[1], self.memory_bytes // 2 // size):
+                for name, values in _changes(there, ablation.part(slice(start, stop), neurons), wanted).items():
+                    changes[name][start:stop, neurons] = values
+        return EffectChanges(**changes)
 
 
-def _chunks(shape: torch.Size, logits: Tensor, memory_bytes: int) -> Iterator[tuple[slice, slice]]:
-    """Cut positions x neurons so that a chunk's temporaries fit the memory and, where possible, the cache."""
-    n_positions, n_neurons = shape
-    elements = min(ELEMENTS_IN_CACHE, memory_bytes // (TENSORS_OF_A_CHUNK * logits.element_size()))
-    pairs = max(1, elements // logits.shape[-1])
-    neurons = min(n_neurons, pairs)
-    positions = max(1, pairs // neurons)
-    for first in range(0, n_positions, positions):
-        for neuron in range(0, n_neurons, neurons):
-            yield slice(first, first + positions), slice(neuron, neuron + neurons)
+class _Positions:
+    """Some positions, with what several ablations need of them."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline = baseline
+
+    @cached_property
+    def fields(self) -> PositionFields:
+        return PositionFields.of(self.baseline)
+
+    @cached_property
+    def near_target(self) -> Neighbours:
+        return Neighbours.of(self.fields, self.baseline.targets)
+
+    @cached_property
+    def near_top(self) -> Neighbours:
+        return Neighbours.of(self.fields, self.baseline.logits().argmax(-1))
+
+    @cached_property
+    def rank(self) -> Tensor:
+        """Tokens above the target."""
+        logits = self.baseline.logits()
+        return (logits > logits.gather(-1, self.baseline.targets.unsqueeze(-1))).sum(-1, keepdim=True)
+
+    def shared_moments(self, writes: NeuronWrites, every_variant: bool) -> SharedMoments:
+        """Those that all neurons with this unembedding share."""
+        known = self.__dict__.get("_shared")
+        if known is None or known.unembedding is not writes.unembedding or known.every_variant != every_variant:
+            known = self.__dict__["_shared"] = SharedMoments(self.fields, writes.unembedding, every_variant)
+        return known
+
+    def temperatures(self, writes: NeuronWrites) -> Temperatures:
+        """Those that all neurons with this unembedding share."""
+        known = self.__dict__.get("_temperatures")
+        if known is None or known.unembedding is not writes.unembedding:
+            known = self.__dict__["_temperatures"] = Temperatures(self.fields, writes.unembedding)
+        return known
 
 
-def _changes_of_chunk(prepared: _Prepared, ablation: Ablation, with_scale_only: bool) -> EffectChanges:
-    baseline = prepared.baseline
-    new_scale, dtype = ablation.scale(baseline.scale), baseline.scaled_logits.dtype
-    shrink = ablation.shrink(baseline.scale, new_scale).to(dtype)
-    along = (ablation.activation_change / new_scale).to(dtype)
-    frozen_along = (ablation.activation_change / baseline.scale.unsqueeze(1)).to(dtype)
-    kept = -shrink * prepared.logits_along_frequency.unsqueeze(1) - along * (ablation.logit_writes @ baseline.frequency_direction)
-    total = _Change(prepared, ablation, shrink, along)
-    frozen = _Change(prepared, ablation, None, frozen_along)
-    loss, entropy, to_frequency = total.loss(), *total.entropy_and_kl_to_frequency()
-    changes = EffectChanges(
-        loss=loss,
-        loss_frozen_norm=frozen.loss(),
-        loss_scale_only=_Change(prepared, ablation, shrink, None).loss() if with_scale_only else None,
-        loss_frozen_frequency=total.with_frequency(kept).loss(),
-        entropy=entropy,
-        entropy_frozen_norm=frozen.entropy_and_kl_to_frequency()[0],
-        kl_from_frequency=total.kl_from_frequency(),
-        kl_to_frequency=to_frequency,
-    )
-    _recompute_large_changes(changes, baseline, ablation, (shrink, along, frozen_along, kept))
+def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
+    """All changes of some positions and neurons."""
+    at = coefficients(there.fields, ablation)
+    changes = {name: at.scaled.new_empty(at.scaled.shape) for name in wanted.names()}
+    is_done = torch.zeros_like(at.scaled, dtype=torch.bool)
+    writes = _linear_writes(there, ablation)
+    if writes is not None:
+        is_done = _fill_from_series(changes, there, writes, at, wanted)
+    position, neuron = (~is_done).nonzero(as_tuple=True)
+    for part in slices(len(position), ELEMENTS_OF_ROWS // there.fields.baseline.scaled_logits.shape[1]):
+        pair = position[part], neuron[part]
+        for name, values in exact_changes(there.fields, ablation, at, pair, wanted, writes is None).items():
+            changes[name][pair] = values
+    if wanted.temperature and writes is not None:
+        changes["divergence_from_temperature"][~is_done] = torch.nan
+        there.temperatures(writes).improve(writes, at, changes["divergence"], changes["divergence_from_temperature"])
     return changes
 
 
-class _Change:
-    """One variant's change of the logits Δ = shrink ẑ + along B (+ kept u), and its sums over the vocabulary."""
-
-    def __init__(
-        self,
-        prepared: _Prepared,
-        ablation: Ablation,
-        shrink: Float[Tensor, "position neuron"] | None,
-        along: Float[Tensor, "position neuron"] | None,
-    ) -> None:
-        self.prepared, self.shrink, self.along, self.writes = prepared, shrink, along, ablation.logit_writes
-        baseline = prepared.baseline
-        self.logits = self._sum(lambda c: c.unsqueeze(-1) * self.writes, lambda c: c.unsqueeze(-1) * baseline.scaled_logits.unsqueeze(1))
-        self.at_target = self.logits.gather(-1, baseline.targets.expand(self.logits.shape[1], -1).T.unsqueeze(-1)).squeeze(-1)
-        self.grown = torch.expm1(self.logits)
-        self.sums = _weighted_sums(self.grown, prepared.weights)  # Σ p expm1(Δ) of 1, z - E z, log q - E log q
-        self.log_partition = torch.log1p(self.sums[:, 0])
-
-    def _sum(self, of_writes: Callable[[Tensor], Tensor], of_logits: Callable[[Tensor], Tensor]) -> Tensor:
-        """The linear form in the writes and the baseline logits, whichever are there."""
-        terms = ((of_writes, self.along), (of_logits, self.shrink))
-        parts = [of(coefficient) for of, coefficient in terms if coefficient is not None]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-    def with_frequency(self, kept: Float[Tensor, "position neuron"]) -> _Change:
-        """The same change with a multiple of the frequency direction put back."""
-        changed, direction = object.__new__(_Change), self.prepared.baseline.frequency_direction
-        changed.at_target = self.at_target + kept * direction[self.prepared.baseline.targets].unsqueeze(1)
-        grown = torch.expm1(self.logits + kept.unsqueeze(-1) * direction)
-        changed.log_partition = torch.log1p(_weighted_sums(grown, self.prepared.weights[:, :1])[:, 0])
-        return changed
-
-    def loss(self) -> Float[Tensor, "position neuron"]:
-        return self.log_partition - self.at_target
-
-    def entropy_and_kl_to_frequency(self) -> tuple[Float[Tensor, "position neuron"], Float[Tensor, "position neuron"]]:
-        p = self.prepared.weights[:, :1]
-        mean_change = self._sum(lambda c: c * (p[:, 0] @ self.writes.T), lambda c: c * self.prepared.mean_logit.unsqueeze(1))
-        tilted_change = _weighted_sums(self.grown * self.logits, p)[:, 0] + mean_change  # Σ p exp(Δ) Δ
-        mass = 1 + self.sums[:, 0]
-        entropy = self.log_partition - (self.sums[:, 1] + tilted_change) / mass
-        return entropy, -entropy - self.sums[:, 2] / mass
-
-    def kl_from_frequency(self) -> Float[Tensor, "position neuron"]:
-        q, logits = self.prepared.frequency, self.prepared.baseline.scaled_logits
-        mean_change = self._sum(lambda c: c * (self.writes @ q), lambda c: c * (logits @ q).unsqueeze(1))
-        return self.log_partition - mean_change
+def _linear_writes(there: _Positions, ablation: Ablation) -> NeuronWrites | None:
+    """The writes, where the change of the logits is linear in them."""
+    is_linear = ablation.post is None and there.baseline.softcap is None
+    return ablation.writes if is_linear and isinstance(ablation.writes, NeuronWrites) else None
 
 
-def _weighted_sums(
-    values: Float[Tensor, "position neuron vocab"], weights: Float[Tensor, "position sum vocab"]
-) -> Float[Tensor, "position sum neuron"]:
-    """Sums over the vocabulary under each weight; in this order of factors the matrix product is many times faster."""
-    return torch.bmm(weights, values.transpose(1, 2))
+def _fill_from_series(
+    changes: Changes, there: _Positions, writes: NeuronWrites, at: Coefficients, wanted: Wanted
+) -> Bool[Tensor, "position neuron"]:
+    """Write what series reach into ``changes``, and return for which pairs all of them are done."""
+    reach = Reach.of(there.fields, writes, at)
+    order_of_neuron = cheapest_orders(reach, writes.w_out.shape[1])
+    groups = {int(order): (order_of_neuron == order).nonzero()[:, 0] for order in order_of_neuron.unique() if order}
+    is_done = torch.zeros_like(reach.largest, dtype=torch.bool)
+    if not groups:
+        return is_done
+    parts = {order: writes.part(neurons) for order, neurons in groups.items()}
+    for order, moments in Moments.of_groups(there.shared_moments(writes, wanted.every_variant), parts):
+        every = slice(None), groups[order]
+        found = expanded_changes(there.fields, parts[order], at.part(every), moments, wanted)
+        for name, values in found.items():
+            changes[name][every] = values
+        is_done[every] = reaches(order, reach)[every]
+    if wanted.ranks:
+        _fill_ranks(changes, there, (writes, at, reach.change_range, is_done))
+    return is_done
 
 
-def _recompute_large_changes(
-    changes: EffectChanges, baseline: Baseline, ablation: Ablation, coefficients: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> None:
-    """Overwrite the pairs whose logits may change by much, from the new logits in float64."""
-    shrink, along, frozen_along, kept = coefficients
-    largest_write = ablation.logit_writes.abs().amax(-1)
-    bound = (
-        shrink.abs() * baseline.scaled_logits.abs().amax(-1, keepdim=True) + torch.maximum(along.abs(), frozen_along.abs()) * largest_write
-    )
-    bound = bound + kept.abs() * baseline.frequency_direction.abs().amax()
-    position, neuron = (~(bound <= LARGEST_SMALL_CHANGE)).nonzero(as_tuple=True)
-    step = max(1, ELEMENTS_IN_CACHE // baseline.scaled_logits.shape[-1])
-    for start in range(0, len(position), step):
-        pair = position[start : start + step], neuron[start : start + step]
-        exact = exact_changes(baseline, ablation.logit_writes, pair, tuple(each[pair].double() for each in coefficients))
-        for name, values in exact.items():
-            if getattr(changes, name) is not None:
-                getattr(changes, name)[pair] = values.to(shrink.dtype)
+def _fill_ranks(changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Tensor, Tensor]) -> None:
+    """Arg max and rank of the pairs that are done otherwise."""
+    changes["argmax"].copy_(there.near_top.more_above(*of_pairs) > 0)
+    after = there.rank + there.near_target.more_above(*of_pairs)
+    changes["reciprocal_rank"].copy_(reciprocal_rank_change(there.rank.expand_as(after), after, changes["reciprocal_rank"].dtype))
+
+
+def coefficients(fields: PositionFields, ablation: Ablation) -> Coefficients:
+    """How far each pair goes along each field, in the dtype of the logits."""
+    baseline, dtype = fields.baseline, fields.baseline.scaled_logits.dtype
+    scale = ablation.scale(baseline.scale)
+    shrink, along = ablation.shrink(baseline.scale, scale).to(dtype), (ablation.write_change / scale).to(dtype)
+    frozen_along = (ablation.write_change / baseline.scale.unsqueeze(1)).to(dtype)
+    kept = shrink.new_zeros(shrink.shape)
+    if isinstance(ablation.writes, NeuronWrites):
+        direction = baseline.frequency_direction
+        length = (baseline.frequency_log_probs @ direction).clamp(min=torch.finfo(dtype).tiny)
+        kept = -(shrink * (baseline.scaled_logits @ direction).unsqueeze(-1) + along * ablation.writes.along(direction)) / length
+    return Coefficients(shrink, along, frozen_along, kept * bool(baseline.frequency_direction.any()))

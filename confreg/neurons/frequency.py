@@ -72,17 +72,6 @@ def frequency_direction(frequency_log_probs: Float[Tensor, "vocab"]) -> Float[Te
     return centred / norm if norm > 1e-12 * len(centred) else torch.zeros_like(centred)
 
 
-def frequency_cosine(logit_writes: Float[Tensor, "neuron vocab"], frequency_direction: Float[Tensor, "vocab"]) -> Float[Tensor, "neuron"]:
-    """Cosine between what a neuron writes to the vocabulary-centred logits and the frequency direction.
-
-    Returns:
-        nan for a zero row, and for all where there is no such direction.
-    """
-    centred = logit_writes - logit_writes.mean(-1, keepdim=True)
-    cosines = centred @ frequency_direction / centred.norm(dim=-1)
-    return cosines if frequency_direction.any() else torch.full_like(cosines, torch.nan)
-
-
 def zero_count_share(token_counts: Int[Tensor, "vocab"]) -> float:
     """Share of vocabulary ids that were never counted."""
     return (token_counts == 0).double().mean().item()

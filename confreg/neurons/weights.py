@@ -6,13 +6,45 @@ side, and the vocabulary mean removed. ``w_out`` is centred in the same way wher
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from confreg.neurons.writes import ELEMENTS_AT_ONCE, slices
 
-def logit_var(w_out: Float[Tensor, "neuron d_model"], unembedding: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "neuron"]:
+GAIN_MIN = 1e-7  # what is left of a write below it is rounding
+
+
+@dataclass(frozen=True)
+class TokenMoments:
+    """All that measures of the weights ask of an unembedding, whatever the neurons: sums over the vocabulary, float64, taken in parts."""
+
+    gram: Float[Tensor, "d_model d_model"]  # (CŨ)ᵀ CŨ
+    unit_covariance: Float[Tensor, "d_model d_model"]  # ddof 1, of the tokens' unit vectors
+    along_frequency: Float[Tensor, "d_model"]  # (CŨ)ᵀ u, zero where there is no frequency direction
+
+    @classmethod
+    def of(cls, unembedding: Float[Tensor, "vocab d_model"], frequency_direction: Float[Tensor, "vocab"] | None = None) -> TokenMoments:
+        """Of the effective unembedding, and where it matters the frequency direction, a unit vector or zero."""
+        n_tokens, d_model = unembedding.shape
+        gram, unit_gram = (torch.zeros(d_model, d_model, dtype=torch.float64, device=unembedding.device) for _ in range(2))
+        unit_sum, along = gram.new_zeros(d_model), gram.new_zeros(d_model)
+        for part in slices(n_tokens, ELEMENTS_AT_ONCE // d_model):
+            tokens = unembedding[part].double()
+            units = torch.nn.functional.normalize(tokens, dim=-1)  # a token that the readout cannot tell from the mean stays zero
+            gram += tokens.T @ tokens
+            unit_gram += units.T @ units
+            unit_sum += units.sum(0)
+            if frequency_direction is not None:
+                along += frequency_direction[part].double() @ tokens
+        mean = unit_sum / n_tokens
+        return cls(gram, (unit_gram - n_tokens * mean.outer(mean)) / (n_tokens - 1), along)
+
+
+def logit_var(w_out: Float[Tensor, "neuron d_model"], tokens: TokenMoments) -> Float[Tensor, "neuron"]:
     """Variance over the vocabulary (ddof 1) of the cosine between a neuron's write and each token.
 
     Small values mark entropy neurons: a large write that favours no token. Computed as a quadratic form in the covariance of the
@@ -25,22 +57,30 @@ def logit_var(w_out: Float[Tensor, "neuron d_model"], unembedding: Float[Tensor,
     Source:
         arXiv 2406.16254, Eq. 3; ddof 1 as in the released code.
     """
-    tokens = torch.nn.functional.normalize(unembedding, dim=-1)  # a token that the readout cannot tell from the mean stays zero
-    covariance = torch.cov(tokens.T)
     directions = w_out / w_out.norm(dim=-1, keepdim=True)
-    return ((directions @ covariance) * directions).sum(-1).clamp(min=0)
+    return ((directions @ tokens.unit_covariance) * directions).sum(-1).clamp(min=0)
 
 
-def unembedding_gain(w_out: Float[Tensor, "neuron d_model"], unembedding: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "neuron"]:
+def unembedding_gain(w_out: Float[Tensor, "neuron d_model"], tokens: TokenMoments) -> Float[Tensor, "neuron"]:
     """How much longer a neuron's write becomes in the logits than a random direction would: |CŨw| / |w| over |CŨ|_F / sqrt(d_model).
 
     Returns:
         Dimensionless, not negative; 1 for an average direction, near 0 in the null space. Needs no choice of dimensions.
         A zero row gives nan.
     """
-    gram = unembedding.T @ unembedding
-    written = ((w_out @ gram) * w_out).sum(-1).clamp(min=0).sqrt()
-    return written / w_out.norm(dim=-1) / (gram.trace() / len(gram)).sqrt()
+    written = ((w_out @ tokens.gram) * w_out).sum(-1).clamp(min=0).sqrt()
+    return written / w_out.norm(dim=-1) / (tokens.gram.trace() / len(tokens.gram)).sqrt()
+
+
+def frequency_cosine(w_out: Float[Tensor, "neuron d_model"], tokens: TokenMoments) -> Float[Tensor, "neuron"]:
+    """Cosine between what a neuron writes to the vocabulary-centred logits and the frequency direction.
+
+    Returns:
+        nan for a row that writes nothing to the logits, and for all where there is no such direction.
+    """
+    written = ((w_out @ tokens.gram) * w_out).sum(-1).clamp(min=0).sqrt()
+    is_written = (unembedding_gain(w_out, tokens) > GAIN_MIN) & tokens.along_frequency.any()
+    return torch.where(is_written, w_out @ tokens.along_frequency / written, torch.nan)
 
 
 def singular_directions(
@@ -54,10 +94,9 @@ def singular_directions(
     Returns:
         d_model values and directions, one fewer for a centred residual.
     """
-    matrix = unembedding.double()
-    basis = _basis_of_residual(matrix.shape[1], residual_is_centred).to(matrix.device)
-    reduced = matrix @ basis
-    squares, vectors = torch.linalg.eigh(reduced.T @ reduced)
+    basis = _basis_of_residual(unembedding.shape[1], residual_is_centred).to(unembedding.device)
+    reduced = (unembedding[tokens].double() @ basis for tokens in slices(len(unembedding), ELEMENTS_AT_ONCE // unembedding.shape[1]))
+    squares, vectors = torch.linalg.eigh(sum((each.T @ each for each in reduced), torch.zeros(()).to(basis)))
     return squares.flip(0).clamp(min=0).sqrt(), (basis @ vectors).flip(1)
 
 

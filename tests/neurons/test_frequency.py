@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from confreg.neurons.frequency import Frequency, frequency_cosine, frequency_direction, frequency_log_probs, zero_count_share
+from confreg.neurons.frequency import Frequency, frequency_direction, frequency_log_probs, zero_count_share
 
 COUNTS = torch.tensor([5, 0, 12, 0, 1])
 
@@ -41,30 +41,12 @@ def test_equal_frequencies_have_no_direction() -> None:
         assert (frequency_direction(log_probs) == 0).all()
 
 
-def test_the_cosine_equals_the_loop_over_neurons() -> None:
-    generator = torch.Generator().manual_seed(0)
-    writes = torch.randn(4, 5, generator=generator, dtype=torch.float64)
-    direction = frequency_direction(frequency_log_probs(COUNTS))
-    for neuron, cosine in enumerate(frequency_cosine(writes, direction)):
-        centred = [value - sum(writes[neuron].tolist()) / 5 for value in writes[neuron].tolist()]
-        product = sum(a * b for a, b in zip(centred, direction.tolist(), strict=True))
-        assert cosine.item() == pytest.approx(product / math.sqrt(sum(value**2 for value in centred)))
-
-
-def test_the_cosine_is_one_along_the_direction_whatever_is_added_to_all_logits_and_nan_for_no_write() -> None:
-    direction = frequency_direction(frequency_log_probs(COUNTS))
-    cosines = frequency_cosine(torch.stack([7 * direction + 3, -0.1 * direction, torch.zeros_like(direction)]), direction)
-    torch.testing.assert_close(cosines[:2], torch.tensor([1.0, -1.0], dtype=torch.float64))
-    assert cosines[2].isnan()
-
-
-def test_without_a_direction_no_cosine_is_defined() -> None:
+def test_before_any_token_was_counted_there_is_no_direction() -> None:
     writes = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     before_any_token = Frequency.of(torch.zeros(5, dtype=torch.int64), 5, like=writes)
     assert not before_any_token.has_direction
     assert before_any_token.zero_count_share == 1.0
     assert before_any_token.log_probs.tolist() == pytest.approx([-math.log(5)] * 5)
-    assert frequency_cosine(writes, before_any_token.direction).isnan().all()
     assert Frequency.of(COUNTS, 5, like=writes).has_direction
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from confreg.neurons.weights import (
+    TokenMoments,
     default_null_dimensions,
+    frequency_cosine,
     logit_var,
     null_space_share,
     null_space_share_chance,
@@ -34,7 +36,7 @@ def cosine(first: Tensor, second: Tensor) -> float:
 
 def test_logit_var_equals_the_loop_over_neurons_and_tokens_with_ddof_one() -> None:
     w_out, unembedding = normal(5, 7, seed=1), effective_unembedding(11, 7)
-    for neuron, found in zip(w_out, logit_var(w_out, unembedding), strict=True):
+    for neuron, found in zip(w_out, logit_var(w_out, TokenMoments.of(unembedding)), strict=True):
         cosines = [cosine(neuron, token) for token in unembedding]
         mean = sum(cosines) / 11
         assert found.item() == pytest.approx(sum((each - mean) ** 2 for each in cosines) / (11 - 1), rel=1e-10)
@@ -43,8 +45,8 @@ def test_logit_var_equals_the_loop_over_neurons_and_tokens_with_ddof_one() -> No
 def test_logit_var_does_not_depend_on_the_length_of_a_write_and_is_nan_without_one() -> None:
     w_out, unembedding = normal(5, 7, seed=1), effective_unembedding(11, 7)
     rescaled = w_out * torch.tensor([1e-6, -3.0, 1e6, 1.0, 0.0]).double().unsqueeze(1)
-    found = logit_var(rescaled, unembedding)
-    torch.testing.assert_close(found[:4], logit_var(w_out, unembedding)[:4])
+    found = logit_var(rescaled, TokenMoments.of(unembedding))
+    torch.testing.assert_close(found[:4], logit_var(w_out, TokenMoments.of(unembedding))[:4])
     assert found[4].isnan()
 
 
@@ -52,19 +54,19 @@ def test_logit_var_is_zero_for_a_write_the_unembedding_cannot_see() -> None:
     unembedding = effective_unembedding(11, 7, centred=False)
     unembedding[:, 2] = 0
     blind = torch.eye(7, dtype=torch.float64)[2:3]
-    assert logit_var(blind, unembedding).item() == 0
+    assert logit_var(blind, TokenMoments.of(unembedding)).item() == 0
 
 
 def test_logit_var_of_a_random_direction_is_about_one_over_d_model() -> None:
     d_model = 50
-    found = logit_var(normal(400, d_model, seed=2), normal(3000, d_model, seed=3))
+    found = logit_var(normal(400, d_model, seed=2), TokenMoments.of(normal(3000, d_model, seed=3)))
     assert found.mean().item() == pytest.approx(1 / d_model, rel=0.05)
 
 
 def test_the_gain_equals_the_loop_over_neurons() -> None:
     w_out, unembedding = normal(5, 7, seed=1), effective_unembedding(11, 7)
     whole = math.sqrt(sum(value**2 for row in unembedding.tolist() for value in row) / 7)
-    for neuron, found in zip(w_out, unembedding_gain(w_out, unembedding), strict=True):
+    for neuron, found in zip(w_out, unembedding_gain(w_out, TokenMoments.of(unembedding)), strict=True):
         written = [sum(a * b for a, b in zip(token.tolist(), neuron.tolist(), strict=True)) for token in unembedding]
         length = math.sqrt(sum(a * a for a in neuron.tolist()))
         assert found.item() == pytest.approx(math.sqrt(sum(value**2 for value in written)) / length / whole, rel=1e-10)
@@ -72,11 +74,43 @@ def test_the_gain_equals_the_loop_over_neurons() -> None:
 
 def test_the_gain_is_one_where_the_unembedding_sees_all_directions_alike_and_zero_where_it_is_blind() -> None:
     rotation = torch.linalg.qr(normal(7, 7))[0]
-    torch.testing.assert_close(unembedding_gain(normal(3, 7, seed=1), 4 * rotation), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(unembedding_gain(normal(3, 7, seed=1), TokenMoments.of(4 * rotation)), torch.ones(3, dtype=torch.float64))
     rotation[:, 2] = 0
-    gains = unembedding_gain(torch.stack([torch.eye(7, dtype=torch.float64)[2], torch.zeros(7, dtype=torch.float64)]), rotation)
+    writes = torch.stack([torch.eye(7, dtype=torch.float64)[2], torch.zeros(7, dtype=torch.float64)])
+    gains = unembedding_gain(writes, TokenMoments.of(rotation))
     assert gains[0].item() == 0
     assert gains[1].isnan()
+
+
+def test_the_cosine_with_the_frequency_direction_equals_the_loop_over_neurons() -> None:
+    w_out, unembedding, direction = normal(4, 7, seed=1), effective_unembedding(11, 7), normal(11, seed=2)
+    for neuron, found in zip(w_out, frequency_cosine(w_out, TokenMoments.of(unembedding, direction / direction.norm())), strict=True):
+        written = [sum(a * b for a, b in zip(token.tolist(), neuron.tolist(), strict=True)) for token in unembedding]
+        assert found.item() == pytest.approx(cosine(torch.tensor(written, dtype=torch.float64), direction), rel=1e-10)
+
+
+def test_the_cosine_is_one_along_the_frequency_direction_and_nan_where_nothing_is_written_or_there_is_no_direction() -> None:
+    unembedding = effective_unembedding(11, 7, centred=False)
+    unembedding[:, 2] = 0
+    along = normal(7, seed=1) * (torch.arange(7) != 2)
+    direction, writes = (
+        unembedding @ along / (unembedding @ along).norm(),
+        torch.stack([along, -0.1 * along, torch.eye(7).double()[2], 0 * along]),
+    )
+    cosines = frequency_cosine(writes, TokenMoments.of(unembedding, direction))
+    torch.testing.assert_close(cosines[:2], torch.tensor([1.0, -1.0], dtype=torch.float64))
+    assert cosines[2:].isnan().all()
+    assert frequency_cosine(writes, TokenMoments.of(unembedding, torch.zeros(11))).isnan().all()
+
+
+def test_moments_taken_in_parts_of_the_vocabulary_are_those_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    unembedding, direction = effective_unembedding(40, 7).float(), normal(40, seed=2)
+    whole, values = TokenMoments.of(unembedding, direction), singular_directions(unembedding, residual_is_centred=True)[0]
+    monkeypatch.setattr("confreg.neurons.weights.ELEMENTS_AT_ONCE", 50)
+    parts = TokenMoments.of(unembedding, direction)
+    for name in ("gram", "unit_covariance", "along_frequency"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(singular_directions(unembedding, residual_is_centred=True)[0], values, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("vocabulary", [40, 9, 5])

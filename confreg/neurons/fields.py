@@ -1,0 +1,69 @@
+"""What every neuron shares at a position: the prediction, and the centred fields over the vocabulary in which changes are expanded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from confreg.neurons.ablation import Baseline
+
+
+@dataclass(frozen=True)
+class Fields:
+    """For some tokens of the vocabulary: the prediction, and three fields whose mean under the whole prediction is zero."""
+
+    probability: Float[Tensor, "position part"]  # p
+    scaled: Float[Tensor, "position part"]  # ẑ - E ẑ
+    logit: Float[Tensor, "position part"]  # z - E z
+    log_frequency: Float[Tensor, "position part"]  # log q - E log q
+
+    def part(self, positions: slice) -> Fields:
+        """Those of some positions."""
+        return Fields(*(each[positions] for each in (self.probability, self.scaled, self.logit, self.log_frequency)))
+
+
+@dataclass(frozen=True)
+class PositionFields:
+    """The prediction at some positions with its means over the vocabulary; nats."""
+
+    baseline: Baseline
+    log_partition: Float[Tensor, "position"]
+    mean_scaled: Float[Tensor, "position"]  # E ẑ
+    mean_logit: Float[Tensor, "position"]  # E z
+    mean_log_frequency: Float[Tensor, "position"]  # E log q
+
+    @classmethod
+    def of(cls, baseline: Baseline) -> PositionFields:
+        """Means under the unablated prediction, summed in float64."""
+        logits = baseline.logits()
+        log_partition = logits.logsumexp(-1)
+        p = (logits - log_partition.unsqueeze(-1)).exp()
+        fields = baseline.scaled_logits, logits, baseline.frequency_log_probs
+        mass = p.sum(-1, dtype=torch.float64)  # 1 but for the rounding of the partition, which a mean of many nats would feel
+        means = (((p * each).sum(-1, dtype=torch.float64) / mass).to(logits.dtype) for each in fields)
+        return cls(baseline, log_partition, *means)
+
+    @cached_property
+    def largest_logit(self) -> Float[Tensor, "position 1"]:
+        """Largest |z - E z|."""
+        logits = self.baseline.logits()
+        return torch.maximum(logits.amax(-1) - self.mean_logit, self.mean_logit - logits.amin(-1)).unsqueeze(-1)
+
+    def of_tokens(self, tokens: slice = slice(None)) -> Fields:
+        """The fields over some of the vocabulary."""
+        logits = self.baseline.logits(tokens)
+        return Fields(
+            (logits - self.log_partition.unsqueeze(-1)).exp(),
+            self.baseline.scaled_logits[:, tokens] - self.mean_scaled.unsqueeze(-1),
+            logits - self.mean_logit.unsqueeze(-1),
+            self.baseline.frequency_log_probs[tokens] - self.mean_log_frequency.unsqueeze(-1),
+        )
+
+    def part(self, positions: slice | Tensor) -> PositionFields:
+        """Those of some positions."""
+        means = (self.log_partition, self.mean_scaled, self.mean_logit, self.mean_log_frequency)
+        return PositionFields(self.baseline.part(positions), *(each[positions] for each in means))

@@ -1,0 +1,67 @@
+"""How far a series must go: the order for each neuron, and the pairs that no order reaches."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from confreg.neurons.moments import orders_of_weights, temperature_weights
+from confreg.neurons.reach import Reach
+
+ORDERS = (2, 3, 4, 5, 6, 8)
+# The first term left out, for a logit or log-frequency three nats from its mean: relative to the change's standard deviation under the
+# prediction, which is the size of its effects, and in nats.
+TRUNCATION = {torch.float32: 2e-4, torch.float64: 1e-11}
+TRUNCATION_NATS = {torch.float32: 5e-6, torch.float64: 1e-11}
+NATS_FROM_MEAN = 3.0
+# In units of one multiplication and addition of a matrix product, for each token:
+COST_OF_WEIGHT = 12.0  # forming one weight at one position
+COST_OF_ROW = 600.0  # the whole row of one pair
+
+
+def longest_reach(order: int, dtype: torch.dtype) -> float:
+    """Largest change of a logit, nats, that a series to this order describes whatever the prediction is."""
+    factor = math.factorial(order + 1) / NATS_FROM_MEAN
+    return min((TRUNCATION[dtype] * factor) ** (1 / order), (TRUNCATION_NATS[dtype] * factor) ** (1 / (order + 1)))
+
+
+def reaches(order: int, reach: Reach) -> Bool[Tensor, "position neuron"]:
+    """Which pairs a series to this order describes."""
+    term = first_term_left_out(order, reach.largest, reach.spread)
+    return (term <= TRUNCATION[term.dtype] * reach.spread) & (term <= TRUNCATION_NATS[term.dtype])
+
+
+def first_term_left_out(order: int, largest: Float[Tensor, "*pair"], spread: Float[Tensor, "*pair"]) -> Float[Tensor, "*pair"]:
+    """Bound in nats, from the largest change of a logit and the change's standard deviation under the prediction."""
+    return spread.square() * largest ** (order - 1) * (NATS_FROM_MEAN / math.factorial(order + 1))
+
+
+@cache
+def cost_of_pair(order: int) -> float:
+    """Of the matrix products with powers of the write from the second on."""
+    return float(sum(max(0, order - taken - 1) for taken in orders_of_weights(order).values()))
+
+
+@cache
+def cost_of_position(order: int, d_model: int) -> float:
+    """Of what all neurons share where ``order`` is the highest."""
+    n_weights = len(orders_of_weights(order)) + len(temperature_weights(order))
+    return n_weights * (COST_OF_WEIGHT + d_model)
+
+
+def cheapest_orders(reach: Reach, d_model: int) -> Int[Tensor, "neuron"]:
+    """For each neuron the order that costs least together with the whole rows of the pairs that it does not reach; 0: all whole rows."""
+    n_positions, n_neurons = reach.shape
+    whole_rows = reach.largest.new_full((n_neurons,), n_positions * COST_OF_ROW)
+    costs, totals = [whole_rows], [whole_rows.sum()]
+    for order in ORDERS:
+        missed = (~reaches(order, reach)).sum(0)
+        costs.append(n_positions * cost_of_pair(order) + COST_OF_ROW * missed)
+        totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model))
+    highest = int(torch.stack(totals).argmin())
+    orders = torch.tensor((0, *ORDERS), device=reach.largest.device)
+    return orders[torch.stack(costs[: highest + 1]).argmin(0)]

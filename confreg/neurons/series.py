@@ -1,0 +1,177 @@
+"""Changes of a prediction as a power series in the change of its logits, with moments as coefficients.
+
+At a pair of position and neuron the logits change by Δ = a f + c (B - E_p B) up to a constant, f the centred scaled logits; putting the
+frequency component back adds κ h, h the centred log-frequencies. Every effect is an expectation under the tilted prediction p exp(Δ), and
+so a power series in a, c and κ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from confreg.neurons.moments import Moments, Weight
+
+Pairs = Float[Tensor, "position neuron"]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """How far each pair goes along each field."""
+
+    scaled: Float[Tensor, "*pair"]  # a: s / s' - 1
+    write: Float[Tensor, "*pair"]  # c: δ / s'
+    write_frozen_norm: Float[Tensor, "*pair"]  # δ / s
+    log_frequency: Float[Tensor, "*pair"]  # κ, in units of the log-frequencies
+
+    def part(self, chosen: slice | Tensor | tuple[slice | Tensor, ...]) -> Coefficients:
+        """Those of some pairs."""
+        return Coefficients(self.scaled[chosen], self.write[chosen], self.write_frozen_norm[chosen], self.log_frequency[chosen])
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """A changed prediction; what nobody asked for is None. Nats."""
+
+    divergence: Float[Tensor, "*pair"]  # D(p || p') = log E_p exp Δ of the centred Δ
+    mean_change: Float[Tensor, "*pair"] | None = None  # E_p' Δ
+    logit: Float[Tensor, "*pair"] | None = None  # E_p' z - E_p z
+    log_frequency: Float[Tensor, "*pair"] | None = None  # E_p' log q - E_p log q
+
+    def entropy_change(self) -> Float[Tensor, "*pair"]:
+        """H' - H."""
+        assert self.mean_change is not None
+        assert self.logit is not None
+        return self.divergence - self.mean_change - self.logit
+
+    def kl_to_frequency_change(self) -> Float[Tensor, "*pair"]:
+        """Change of D(P_model || P_freq)."""
+        assert self.log_frequency is not None
+        return -self.entropy_change() - self.log_frequency
+
+
+class Series:
+    """The expansions of all pairs of some positions and neurons."""
+
+    def __init__(self, moments: Moments, at: Coefficients) -> None:
+        self.of_weight, self.at, self.order = moments.of_weight, at, moments.order
+        self._values: dict[tuple[int, int], Pairs] = {}
+
+    def total(self) -> Tilted:
+        """Of the replacement itself."""
+        growth = self._value(0, 0)
+        parts = (self._times_degree(0, 0), self._value(1, 0), self._value(0, 1))
+        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+
+    def frozen_norm(self) -> Tilted:
+        """With the scale of the final norm kept."""
+        c, write = self.at.write_frozen_norm, self.of_weight[Weight()]
+        growth = series(c, write[1:])
+        parts = (degree_series(c, write[1:]), series(c, self.of_weight[Weight(1)][1:]), series(c, self.of_weight[Weight(0, 0, 1)][1:]))
+        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+
+    def scale_only(self) -> Tilted:
+        """With the scale of the final norm changed alone."""
+        moments = [self.of_weight[Weight(0, power)][0] for power in range(1, self.order + 1)]
+        return Tilted(torch.log1p(series(self.at.scaled, moments)))
+
+    def frozen_frequency(self, every_variant: bool = False) -> Tilted:
+        """With the component along the frequency direction put back."""
+        kappa, powers = self.at.log_frequency, range(self.order + 1)
+        values = [self._value(0, power) for power in powers]
+        growth = values[0] + series(kappa, values[1:])
+        if not every_variant:
+            return Tilted(torch.log1p(growth))
+        degrees = [power * self._value(0, power) + self._times_degree(0, power) for power in powers]
+        parts = (degrees[0] + series(kappa, degrees[1:]), self._value(1, 0) + series(kappa, [self._value(1, each) for each in powers[1:]]))
+        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+
+    @cached_property
+    def temperature_change(self) -> Pairs:
+        """θ = β - 1 of the temperature, p_β ~ p^β, whose prediction is nearest to the changed one.
+
+        Setting the derivative of D(p_β || p') to zero gives θ = Cov_β(z, Δ) / Var_β(z); starting from the covariance under p, an error of
+        the first order in Δ is one of the third after two steps, and the divergence at its smallest does not feel it.
+        """
+        of_logit, along = self._with_powers_of_logit
+        tiny = torch.finfo(of_logit[0].dtype).tiny
+        theta = along[0] / of_logit[0].clamp(min=tiny)
+        for _ in range(2):
+            _, mean, square, change, product = self._at_temperature(theta, of_logit, along)
+            theta = (product - mean * change) / (square - mean.square()).clamp(min=tiny)
+        return theta
+
+    def least_divergence(self, divergence: Pairs) -> Pairs:
+        """Smallest D(p_β || p') over temperatures of the unablated prediction, where that temperature is within reach of the series."""
+        theta = self.temperature_change
+        mass, mean, _, change, _ = self._at_temperature(theta, *self._with_powers_of_logit)
+        return torch.minimum((theta * mean - mass + divergence - change).clamp(min=0), divergence.clamp(min=0))
+
+    @cached_property
+    def _with_powers_of_logit(self) -> tuple[list[Tensor], list[Pairs]]:
+        """E y^n from n = 2, and E y^n Δ from n = 1."""
+        of_logit = [self.of_weight[Weight(power)][0] for power in range(2, self.order + 3)]
+        return of_logit, [self._change_with(Weight(power)) for power in range(1, self.order + 1)]
+
+    def _change_with(self, weight: Weight) -> Pairs:
+        """E_p[w Δ]."""
+        with_scaled = self.of_weight[weight._replace(scaled=1)][0]
+        return self.at.scaled * with_scaled + self.at.write * self.of_weight[weight][1]
+
+    @staticmethod
+    def _at_temperature(theta: Pairs, of_logit: Sequence[Tensor], along: Sequence[Pairs]) -> tuple[Pairs, Pairs, Pairs, Pairs, Pairs]:
+        """Log-mass, mean and mean square of y, means of Δ and of yΔ, under p exp(θ y)."""
+        zero = torch.zeros_like(theta)
+        growth = series(theta, [zero, *of_logit[:-1]])
+        mass = 1 + growth
+        mean, square = series(theta, of_logit) / mass, (of_logit[0] + series(theta, of_logit[1:])) / mass
+        change, product = series(theta, along) / mass, (along[0] + series(theta, along[1:])) / mass
+        return torch.log1p(growth), mean, square, change, product
+
+    def _value(self, logit: int, log_frequency: int) -> Pairs:
+        """Σ a^j / j! c^k / k! E[w f^j (B - b)^k], without the one of the whole prediction's mass."""
+        if (logit, log_frequency) not in self._values:
+            at_power = [self._of_write(each) for each in self._weights(logit, log_frequency)]
+            self._values[logit, log_frequency] = at_power[0] + series(self.at.scaled, at_power[1:])
+        return self._values[logit, log_frequency]
+
+    def _times_degree(self, logit: int, log_frequency: int) -> Pairs:
+        """The same, each term times j + k: what multiplying w by Δ gives."""
+        weights = self._weights(logit, log_frequency)
+        degrees = [degree_series(self.at.write, self.of_weight[each][1:]) + each.scaled * self._of_write(each) for each in weights]
+        return degrees[0] + series(self.at.scaled, degrees[1:])
+
+    def _weights(self, logit: int, log_frequency: int) -> list[Weight]:
+        weights = (Weight(logit, power, log_frequency) for power in range(self.order + 1))
+        return [each for each in weights if each in self.of_weight]
+
+    def _of_write(self, weight: Weight) -> Pairs:
+        without, *powers = self.of_weight[weight]
+        if not any(weight):
+            return series(self.at.write, powers)
+        return without + series(self.at.write, powers) if powers else without.expand_as(self.at.write)
+
+
+def series(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+    """Σ x^n / n! c_n from n = 1, by Horner's scheme; zero without coefficients."""
+    if not coefficients:
+        return torch.zeros_like(x)
+    value = coefficients[-1]
+    for power in range(len(coefficients) - 1, 0, -1):
+        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / (power + 1))
+    return x * value
+
+
+def degree_series(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+    """Σ n x^n / n! c_n from n = 1."""
+    if not coefficients:
+        return torch.zeros_like(x)
+    value = coefficients[-1]
+    for power in range(len(coefficients) - 1, 0, -1):
+        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / power)
+    return x * value

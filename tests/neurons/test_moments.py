@@ -1,0 +1,90 @@
+"""Moments by matrix products against explicit sums over the vocabulary."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from confreg.neurons import moments as module
+from confreg.neurons.fields import PositionFields
+from confreg.neurons.moments import Moments, SharedMoments, Weight, central, orders_of_weights, products, temperature_weights
+
+
+def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) -> Tensor:
+    """E_p[y^i f^j h^l (B - E_p B)^k] at each position, of one neuron's write to the logits."""
+    every = fields.of_tokens()
+    centred = write - (every.probability @ write).unsqueeze(-1)
+    field = every.logit**weight.logit * every.scaled**weight.scaled * every.log_frequency**weight.log_frequency
+    return (every.probability * field * centred**power).sum(-1)
+
+
+@pytest.mark.parametrize("every_variant", [False, True])
+@pytest.mark.parametrize("at_once", [(1024, 2**20), (5, 2**20), (1024, 1)])
+def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
+    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, every_variant: bool, at_once: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", at_once[0])
+    monkeypatch.setattr(module, "ELEMENTS_IN_CACHE", at_once[1])
+    baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
+    fields = PositionFields.of(baseline)
+    shared = SharedMoments(fields, ablation.writes.unembedding, every_variant)
+    groups = {4: torch.tensor([3, 0]), 2: torch.tensor([1]), 3: torch.tensor([2, 4])}
+    seen = 0
+    for order, moments in Moments.of_groups(shared, {order: ablation.writes.part(neurons) for order, neurons in groups.items()}):
+        assert moments.order == order
+        weights = {**orders_of_weights(order, every_variant), **dict.fromkeys(temperature_weights(order))}
+        assert set(moments.of_weight) == set(weights)
+        for (weight, found), (column, neuron) in itertools.product(moments.of_weight.items(), enumerate(groups[order].tolist())):
+            write = ablation.writes.to_tokens(slice(None))[neuron]
+            torch.testing.assert_close(moments.mean_write[:, column], fields.of_tokens().probability @ write)
+            for power, each in enumerate(found):
+                values = each.expand(6, len(groups[order]))[:, column]
+                torch.testing.assert_close(values, explicit(fields, write, weight, power), atol=1e-10, rtol=1e-9)
+                seen += 1
+            if weights[weight] is not None:
+                assert len(found) == order - weights[weight] + 1
+    assert seen > 200
+
+
+def test_an_expansion_to_an_order_holds_every_term_up_to_it() -> None:
+    for order in (2, 3, 5, 8):
+        powers = {weight: order - taken for weight, taken in orders_of_weights(order, every_variant=True).items()}
+        for scaled, log_frequency, write in itertools.product(range(order + 1), repeat=3):
+            if scaled + log_frequency + write <= order:  # of the whole prediction, and of the mean of y
+                assert powers[Weight(0, scaled, log_frequency)] >= write
+                assert powers[Weight(1, scaled, log_frequency)] >= write
+            if scaled + write <= order and log_frequency == 0:  # of the mean of h
+                assert powers[Weight(0, scaled, 1)] >= write
+        without = orders_of_weights(order)
+        assert set(without) < set(powers)
+        assert list(without.values()) == sorted(without.values())
+
+
+def test_products_are_the_prediction_times_powers_of_the_fields(make_last_layer: Callable) -> None:
+    fields = PositionFields.of(make_last_layer().fast_inputs()[0]).of_tokens()
+    weights = [*orders_of_weights(4, every_variant=True), *temperature_weights(4)]
+    for weight, found in zip(weights, products(fields, weights), strict=True):
+        powers = fields.logit**weight.logit * fields.scaled**weight.scaled * fields.log_frequency**weight.log_frequency
+        torch.testing.assert_close(found, fields.probability * powers, atol=1e-13, rtol=1e-11)
+
+
+def test_shared_moments_grow_with_the_order_that_is_asked_for_and_then_stay(make_last_layer: Callable) -> None:
+    baseline, ablation = make_last_layer().fast_inputs()
+    shared = SharedMoments(PositionFields.of(baseline), ablation.writes.unembedding, False)
+    few = dict(shared.up_to(2).with_unembedding)
+    many = dict(shared.up_to(5).with_unembedding)
+    assert set(few) < set(many)
+    for weight, each in few.items():
+        torch.testing.assert_close(many[weight], each, atol=1e-12, rtol=1e-12)
+    assert shared.up_to(3).with_unembedding[Weight()] is many[Weight()]
+
+
+def test_central_moments_are_those_around_the_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, weight = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
+    raw = [(weight * values**power).mean().reshape(1, 1) for power in range(6)]
+    mean = torch.full((1, 1), 0.7, dtype=torch.float64)
+    for power, found in enumerate(central(raw, mean)):
+        torch.testing.assert_close(found[0, 0], (weight * (values - 0.7) ** power).mean(), atol=1e-12, rtol=0)

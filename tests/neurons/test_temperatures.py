@@ -1,0 +1,90 @@
+"""The nearest temperature against a search over many of them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from confreg.neurons.effects import coefficients
+from confreg.neurons.fields import PositionFields
+from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, nearest_minimum
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    """D(first || second) of log-probabilities."""
+    return (first.exp() * (first - second)).sum(-1)
+
+
+class Case:
+    """All pairs of a layer, with the predictions before and after."""
+
+    def __init__(self, layer: object, dtype: torch.dtype = torch.float64) -> None:
+        baseline, ablation = layer.fast_inputs(dtype)
+        self.fields, self.writes = PositionFields.of(baseline), ablation.writes
+        self.at, self.temperatures = coefficients(self.fields, ablation), Temperatures(self.fields, ablation.writes.unembedding)
+        expected = layer.slow_changes()
+        self.divergence, self.least = expected["divergence"].to(dtype), expected["divergence_from_temperature"]
+        residual = layer.residual.unsqueeze(1) + (layer.replacement - layer.activations).unsqueeze(-1) * layer.w_out
+        self.before, self.after = layer.logits(layer.residual), layer.model.lm_head(layer.model.transformer.ln_f(residual)).log_softmax(-1)
+
+    def improved(self, least: Tensor) -> Tensor:
+        least = least.to(self.divergence.dtype).clone()
+        self.temperatures.improve(self.writes, self.at, self.divergence, least)
+        return least.double()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(0.01, 1.0), (0.3, 1.0), (1.0, 0.3), (3.0, 3.0)], ids=str)
+def test_from_nothing_known_the_lowest_minimum_of_every_pair_is_found(
+    make_last_layer: Callable, sizes: tuple[float, float], dtype: torch.dtype
+) -> None:
+    for seed in range(3):
+        case = Case(make_last_layer(writes=sizes[0], unembedding=sizes[1], seed=seed), dtype)
+        found = case.improved(torch.full_like(case.least, torch.nan))
+        torch.testing.assert_close(found, case.least, atol=1e-5, rtol=1e-5)
+
+
+def test_a_minimum_that_is_not_the_lowest_is_replaced_and_the_lowest_is_kept(make_last_layer: Callable) -> None:
+    case = Case(make_last_layer(writes=0.3))  # at position 0, neuron 3, minima lie at 0.33 and at 2.29
+    known = case.least.clone()
+    known[0, 3] = 2.8686693
+    improved = case.improved(known)
+    assert improved[0, 3].item() == pytest.approx(2.7570841, abs=1e-6)
+    torch.testing.assert_close(improved, case.least, atol=1e-8, rtol=1e-8)
+
+
+def test_no_pair_takes_its_whole_row_whose_nearby_minimum_is_clearly_the_lowest(
+    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, n_rows = Case(make_last_layer(writes=0.01, unembedding=0.3, n_positions=20)), 0
+
+    def spy(self: Temperatures, start: Tensor, *_: object) -> Tensor:
+        nonlocal n_rows
+        n_rows += len(start)
+        return torch.zeros_like(start)
+
+    monkeypatch.setattr(Temperatures, "_from", spy)
+    case.improved(case.least)
+    assert n_rows < 10  # of 100
+
+
+def test_divergences_at_the_nodes_are_those_by_definition(make_last_layer: Callable) -> None:
+    case = Case(make_last_layer(writes=0.5))
+    found = case.temperatures._above_unchanged_at_nodes(case.writes, case.at.part(slice(1, 4)), slice(1, 4))
+    assert INVERSE_TEMPERATURES[UNCHANGED] == 1
+    for node, beta in enumerate(INVERSE_TEMPERATURES):
+        tilted = (beta * case.before).log_softmax(-1).unsqueeze(1)
+        expected = (divergence(tilted, case.after) - case.divergence)[1:4]
+        torch.testing.assert_close(found[:, node], expected, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("beta", [0.04, 0.7, 1.0, 1.3, 8.0])
+def test_steps_lead_to_a_pure_temperature_from_near_and_from_far(beta: float) -> None:
+    logit = torch.randn(4, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logit = logit - (logit.softmax(-1) * logit).sum(-1, keepdim=True)
+    of_p, of_new = logit.log_softmax(-1), (beta * logit).log_softmax(-1)
+    for start in (0.2, 1.0, 5.0):
+        change, whole = (beta - 1) * logit, divergence(of_p, of_new)
+        least = nearest_minimum(torch.full((4,), start, dtype=torch.float64), logit, change, whole)
+        assert least.max() < 1e-12
