@@ -68,14 +68,3 @@ def frequency_neurons(
         & (evidence.frequency_mediated_share_low >= rules.frequency_mediated_share_min)
         & (evidence.frequency_cosine.abs() >= rules.frequency_cosine_min)
     )
-
-
-def random_directions(w_out: Float[Tensor, "neuron d_model"], seed: int, residual_is_centred: bool) -> Float[Tensor, "neuron d_model"]:
-    """The control: random directions whose norms are drawn, with replacement, from the layer's own. Leaves every other generator alone."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(w_out.shape, generator=generator, dtype=torch.float64)
-    if residual_is_centred:
-        directions -= directions.mean(-1, keepdim=True)
-    drawn = torch.randint(len(w_out), (len(w_out),), generator=generator)
-    norms = w_out.norm(dim=-1).double().cpu()[drawn]
-    return (directions * (norms / directions.norm(dim=-1)).unsqueeze(-1)).to(w_out)

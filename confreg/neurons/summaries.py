@@ -7,27 +7,26 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
-from confreg.neurons.frequency import frequency_cosine
 from confreg.neurons.predictions import calibration_error, entropy_nats, kl_from_frequency, kl_from_truth, loss_nats, pearson
-from confreg.neurons.weights import logit_var, null_space_share, unembedding_gain
+from confreg.neurons.weights import TokenMoments, frequency_cosine, logit_var, null_space_share, unembedding_gain
 
 Columns = dict[str, Tensor]
+VALUES = ("loss", "entropy", "kl_from_frequency", "scale", "top_probability", "top_is_target")  # at each scored position
+VALUES_WITH_TRUTH = ("bayes_loss", "bayes_entropy", "bayes_kl")
+POSITION_VALUES = (*VALUES, *VALUES_WITH_TRUTH)
 
 
 def weight_columns(
-    w_out: Float[Tensor, "neuron d_model"],
-    unembedding: Float[Tensor, "vocab d_model"],
-    null_directions: Float[Tensor, "d_model direction"],
-    frequency_direction: Float[Tensor, "vocab"],
+    w_out: Float[Tensor, "neuron d_model"], tokens: TokenMoments, null_directions: Float[Tensor, "d_model direction"]
 ) -> Columns:
     """What the weights alone say of each neuron, in float64."""
-    w_out, unembedding = w_out.double(), unembedding.double()
+    w_out = w_out.double()
     return {
         "w_out_norm": w_out.norm(dim=-1),
-        "logit_var": logit_var(w_out, unembedding),
+        "logit_var": logit_var(w_out, tokens),
         "null_space_share": null_space_share(w_out, null_directions),
-        "unembedding_gain": unembedding_gain(w_out, unembedding),
-        "frequency_cosine": frequency_cosine(w_out @ unembedding.T, frequency_direction.double()),
+        "unembedding_gain": unembedding_gain(w_out, tokens),
+        "frequency_cosine": frequency_cosine(w_out, tokens),
     }
 
 
@@ -69,7 +68,7 @@ def position_values(
 def model_columns(values: Columns) -> dict[str, float]:
     """The model table's measures from the values at all scored positions."""
     mean = {name: each.double().mean().item() for name, each in values.items()}
-    correct: Bool[Tensor, "position"] = values["top_is_target"]
+    correct: Bool[Tensor, "position"] = values["top_is_target"].bool()
     columns = {
         "loss_nats": mean["loss"],
         "entropy_nats": mean["entropy"],

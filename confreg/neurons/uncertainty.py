@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
+
+from confreg.neurons.ratio_bounds import upper_bound_of_ratio
 
 CONFIDENCE = 0.95  # of the one-sided lower bounds
 
@@ -64,16 +65,19 @@ def share_not_in(part: ClusterSums, whole: ClusterSums, floor: float, clusters_m
         clusters_min: below so many clusters, stderr and bound are nan; the share never is for that.
 
     Returns:
-        At most 1, negative where the frozen effect is the larger one. Ratio of means, linearised; t quantile over the clusters.
+        At most 1, negative where the frozen effect is the larger one. The standard error is linearised. The lower bound is to first order
+        the share less t standard errors, and is made for few and unequal documents: see ``upper_bound_of_ratio``.
     """
     mean = whole.mean()
     ratio = torch.where(mean >= floor, part.mean() / mean, torch.nan)
     n_clusters = whole.n_clusters
     stderr = _standard_error(part.sums - ratio * whole.sums, n_clusters) / whole.sums.sum(0)
-    if n_clusters < clusters_min:
-        stderr = torch.full_like(stderr, torch.nan)
-    quantile = float(stats.t.ppf(CONFIDENCE, n_clusters - 1)) if n_clusters > 1 else float("nan")
-    return Share(1 - ratio, stderr, 1 - ratio - quantile * stderr)
+    if n_clusters < max(clusters_min, 3):
+        undefined = torch.full_like(stderr, torch.nan)
+        return Share(1 - ratio, undefined, undefined)
+    kept = whole.counts > 0
+    bound = 1 - upper_bound_of_ratio(part.sums[kept], whole.sums[kept], CONFIDENCE)
+    return Share(1 - ratio, stderr, torch.where(ratio.isnan(), torch.nan, bound))
 
 
 def _standard_error(residuals: Float[Tensor, "cluster *series"], n_clusters: int) -> Float[Tensor, "*series"]:

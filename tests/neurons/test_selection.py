@@ -4,14 +4,12 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from confreg.neurons.selection import (
     Evidence,
     Thresholds,
     entropy_neurons,
     frequency_neurons,
-    random_directions,
     thresholds_of_layer,
 )
 from confreg.settings import SelectionRules
@@ -127,43 +125,3 @@ def test_every_number_of_the_rules_comes_from_the_settings() -> None:
             named_by_frequency_rule.add(name)
     assert named_by_entropy_rule == {"frequency_mediated_share_min", "frequency_cosine_min", "zero_count_share_max"}
     assert named_by_frequency_rule == {"norm_mediated_share_min"}
-
-
-@pytest.fixture
-def w_out() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(400, 16, generator=generator, dtype=torch.float64)
-    return (rows - rows.mean(1, keepdim=True)) * torch.rand(400, 1, generator=generator, dtype=torch.float64)
-
-
-def test_norms_of_the_control_are_drawn_with_replacement_from_the_layers_own(w_out: Tensor) -> None:
-    real = w_out.norm(dim=1)
-    distance, which = (random_directions(w_out, 0, True).norm(dim=1).unsqueeze(1) - real).abs().min(1)
-    assert distance.max() < 1e-12
-    assert 200 < len(which.unique()) < 300  # 1 - 1/e of 400 is 253: neither a permutation nor a single norm
-
-
-def test_directions_of_the_control_point_everywhere_alike(w_out: Tensor) -> None:
-    directions = torch.nn.functional.normalize(random_directions(w_out.repeat(10, 1), 0, False), dim=1)
-    covariance = directions.T @ directions / len(directions)
-    assert (covariance - torch.eye(16) / 16).abs().max() < 0.01
-    assert directions.mean(0).abs().max() < 0.02
-
-
-def test_the_control_is_centred_where_the_norm_centres_and_only_there(w_out: Tensor) -> None:
-    assert random_directions(w_out, 0, True).mean(1).abs().max() < 1e-12
-    assert random_directions(w_out, 0, False).mean(1).abs().max() > 0.01
-
-
-def test_the_control_is_a_function_of_its_seed_and_keeps_shape_and_dtype(w_out: Tensor) -> None:
-    first, second = random_directions(w_out.float(), 7, True), random_directions(w_out.float(), 7, True)
-    assert torch.equal(first, second)
-    assert first.shape == w_out.shape
-    assert first.dtype == torch.float32
-    assert not torch.allclose(first, random_directions(w_out.float(), 8, True))
-
-
-def test_drawing_the_control_leaves_the_global_generator_alone(w_out: Tensor) -> None:
-    before = torch.get_rng_state()
-    random_directions(w_out, 0, True)
-    assert torch.equal(torch.get_rng_state(), before)

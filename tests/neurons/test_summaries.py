@@ -9,6 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from confreg.neurons.summaries import activation_columns, model_columns, position_values, weight_columns
+from confreg.neurons.weights import TokenMoments
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -20,7 +21,7 @@ def test_weight_columns_equal_the_definitions_written_out() -> None:
     unembedding = unembedding - unembedding.mean(0)
     null, direction = torch.linalg.svd(unembedding)[2][-2:].T, normal(9, seed=2)
     direction = (direction - direction.mean()) / (direction - direction.mean()).norm()
-    columns = weight_columns(w_out, unembedding, null, direction)
+    columns = weight_columns(w_out, TokenMoments.of(unembedding, direction), null)
     for neuron, write in enumerate(w_out):
         written = unembedding @ write
         cosines = [float(token @ write / token.norm() / write.norm()) for token in unembedding]
@@ -35,7 +36,7 @@ def test_weight_columns_equal_the_definitions_written_out() -> None:
 
 
 def test_weight_columns_are_computed_in_float64_from_fp32_weights() -> None:
-    columns = weight_columns(normal(4, 6).float(), normal(9, 6, seed=1).float(), normal(6, 2), normal(9, seed=2).float())
+    columns = weight_columns(normal(4, 6).float(), TokenMoments.of(normal(9, 6, seed=1).float(), normal(9, seed=2).float()), normal(6, 2))
     assert {values.dtype for values in columns.values()} == {torch.float64}
 
 
