@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from confreg.interventions.attributions import attribution_columns
 from confreg.languages.blocks import Blocks
 from confreg.models.checkpoints import weights_sha256
-from confreg.models.readout import Readout, ScoredTokens, capture, undisturbed
-from confreg.neurons.ablation import Ablation, Baseline, EffectChanges
-from confreg.neurons.effect_sums import EffectSums, evidence_from
-from confreg.neurons.effects import effect_changes
+from confreg.models.readout import Readout
+from confreg.models.undisturbed import undisturbed
+from confreg.neurons.controls import control_directions
+from confreg.neurons.effect_sums import EffectSums, Floors, evidence_from
 from confreg.neurons.frequency import Frequency
-from confreg.neurons.replacements import mean_over_reference_tokens
-from confreg.neurons.selection import (
-    Evidence,
-    Thresholds,
-    entropy_neurons,
-    frequency_neurons,
-    random_directions,
-    thresholds_of_layer,
-)
-from confreg.neurons.summaries import activation_columns, model_columns, position_values, weight_columns
-from confreg.neurons.weights import default_null_dimensions, null_space_share_chance, singular_directions
+from confreg.neurons.selection import Evidence, Thresholds, entropy_neurons, frequency_neurons, thresholds_of_layer
+from confreg.neurons.summaries import activation_columns, model_columns, weight_columns
+from confreg.neurons.weights import TokenMoments, default_null_dimensions, null_space_share_chance, singular_directions
+from confreg.processes import ALONE, Processes
+from confreg.progress import Told, progress_of
 from confreg.records.schema import table_of
+from confreg.scored_pass import ScoredPass
 from confreg.settings import MeasurementRequest, check_ranges
 
 Records = dict[str, pa.Table]
-MEBIBYTE = 2**20
+Columns = dict[str, object]
 
 
 def measure(
@@ -45,6 +41,8 @@ def measure(
     *,
     step: int | None = None,
     tokens_seen: int | None = None,
+    over_processes: bool = False,
+    progress: Told | bool = False,
 ) -> Records:
     """Measure every neuron of the last MLP, exactly as the request says, and leave the model as it was.
 
@@ -55,19 +53,34 @@ def measure(
         request: default: mean over reference tokens, no control.
         step: optimizer steps done, where known; goes into every row.
         tokens_seen: target tokens of training over all ranks, where known.
+        over_processes: share the blocks among the processes of ``torch.distributed``, all of which call this with the same arguments and
+            get the same rows.
+        progress: a function that is told after each batch how many scored positions are done and of how many, or True for a bar on
+            a terminal's standard error or in a notebook.
 
     Returns:
-        ``"neurons"``, ``"model"`` and ``"spectrum"``; nats; undefined values are null.
+        ``"neurons"``, ``"model"`` and ``"spectrum"``, and what else the request asks for; nats; undefined values are null.
 
     Raises:
-        ValueError: for an architecture without a row in the families, counts of another vocabulary, or no scored position.
+        ValueError: for an architecture without a row in the families, counts of another vocabulary, no scored position, or
+            ``over_processes`` where there are no processes.
+        RuntimeError: where another of the processes that share the work failed.
     """
     request = request or MeasurementRequest()
     check_ranges(request)
     plain = causal_model(model)
     identity = {"step": step, "tokens_seen": tokens_seen, "weights_sha256": weights_sha256(plain)}
-    with undisturbed(plain), torch.no_grad(), torch.autocast(plain.device.type, enabled=False):
-        return _Measurement(in_fp32(plain), blocks, token_counts, request).records(identity)
+    processes = Processes.all() if over_processes else ALONE
+    with measured_form(plain) as measured, progress_of(progress, processes.rank) as told:
+        measurement = _Measurement(measured, blocks, token_counts, request, processes, told)
+        return {name: table_of(name, columns, n_rows, identity) for name, (columns, n_rows) in measurement.tables().items()}
+
+
+@contextmanager
+def measured_form(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Within, the model as it is measured: evaluating, without gradients, in full fp32, or in float64 if it is so; afterwards as before."""
+    with undisturbed(model), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        yield model if model.dtype == torch.float64 else in_fp32(model)
 
 
 def in_fp32(model: PreTrainedModel) -> PreTrainedModel:
@@ -106,23 +119,33 @@ class _Measurement:
     blocks: Blocks
     token_counts: Tensor
     request: MeasurementRequest
+    processes: Processes
+    progress: Told | None
 
-    def records(self, identity: Mapping[str, object]) -> Records:
-        self.readout = Readout.of(self.model)
+    def tables(self) -> dict[str, tuple[Columns, int]]:
+        """Columns and number of rows of every table."""
+        self.readout = Readout.of(self.model, self.request.vocabulary_size)
         vocabulary_size, d_model = self.readout.unembedding.shape
         self._check_truth(vocabulary_size)
-        self.frequency = Frequency.of(self.token_counts, vocabulary_size, like=self.readout.unembedding)
+        self.frequency = Frequency.of(self.token_counts[: self.request.vocabulary_size], vocabulary_size, like=self.readout.unembedding)
+        self.tokens = TokenMoments.of(self.readout.unembedding, self.frequency.direction)
         values, directions = singular_directions(self.readout.unembedding, self.readout.residual_is_centred)
         default = default_null_dimensions(d_model, vocabulary_size, self.readout.residual_is_centred)
         self.null_directions = directions[:, -min(self.request.null_dimensions or default, len(values)) :]
         self._measure_positions()
         neurons, predictions = self._neuron_columns(), model_columns(self.values)
         model = {**predictions, **self._name_neurons(neurons, predictions["entropy_nats"])}
-        return {
-            "neurons": table_of("neurons", _on_cpu(neurons), len(self.readout.w_out), identity),
-            "model": table_of("model", model, 1, identity),
-            "spectrum": table_of("spectrum", {"index": range(len(values)), "singular_value": values.cpu()}, len(values), identity),
+        tables: dict[str, tuple[Columns, int]] = {
+            "neurons": (_on_cpu(neurons), len(self.readout.w_out)),
+            "model": (model, 1),
+            "spectrum": ({"index": range(len(values)), "singular_value": values.cpu()}, len(values)),
         }
+        if self.request.groups:
+            tables["groups"] = _on_cpu(self._group_columns()), len(self.request.groups)
+        if self.request.attributions:
+            attributions = attribution_columns(self.model, self.blocks, self.request)
+            tables["attributions"] = _on_cpu(attributions), len(attributions["neuron"])  # type: ignore[arg-type]
+        return tables
 
     def _check_truth(self, vocabulary_size: int) -> None:
         truth = self.blocks.bayes_log_probs
@@ -130,78 +153,63 @@ class _Measurement:
             raise ValueError(f"bayes_log_probs is over {truth.shape[-1]} tokens; expected the model's {vocabulary_size}.")
 
     def _measure_positions(self) -> None:
-        """One pass over the measured blocks: values at each position, and effects of the layer and of every control draw."""
-        replacement = mean_over_reference_tokens(capture(self.model, batch).activations for batch in self._batches(self.blocks.reference))
-        replacement = replacement.to(self.readout.w_out)
-        draws = range(self.request.control_draws)
-        control = [random_directions(self.readout.w_out, self._control_seed(draw), self.readout.residual_is_centred) for draw in draws]
-        self.directions = [self.readout.w_out, *control]
-        sums: list[list[EffectSums]] = []
-        activations, values = [], []
-        for tokens, truth in self._scored_tokens():
-            baseline = self.readout.baseline(tokens, self.frequency)
-            values.append(position_values(tokens.log_probs, tokens.targets, baseline.scale, self.frequency.log_probs, truth))
-            activations.append(tokens.activations)
-            changes = (self._changes(baseline, self.readout.ablation(tokens, replacement, w_out), w_out) for w_out in self.directions)
-            sums.append([EffectSums.of(each, tokens.clusters, self.n_clusters) for each in changes])
-        self.effects = [sum(parts[1:], start=parts[0]) for parts in zip(*sums, strict=True)]
-        self.activations = torch.cat(activations)
-        self.values = {name: torch.cat([part[name] for part in values]) for name in values[0]}
+        """Over the measured blocks: values at each position, and effects of the layer, of groups and of every control draw."""
+        n_neurons, control = len(self.readout.w_out), [self._control_directions(draw) for draw in range(self.request.control_draws)]
+        self.groups = self.request.groups_within(n_neurons)
+        groups = [torch.tensor(each, device=self.model.device) for each in self.groups.values()]
+        scored_pass = ScoredPass(self.model, self.blocks, self.request, self.readout, self.frequency, self.processes)
+        drawn, self.control_evidence = iter(control), list[Evidence]()
+        for sums in scored_pass.sums(control, groups, self.progress):
+            if sums.sizes.of_the_layer:
+                self.effects, self.group_effects, self.activations = sums.effects("layer"), sums.effects("groups"), sums.activations
+                self.values = sums.position_values(scored_pass.value_names)
+            self.control_evidence += [self._evidence(next(drawn), each) for each in sums.effects_of_draws()]
 
-    def _changes(self, baseline: Baseline, ablation: Ablation, w_out: Tensor) -> EffectChanges:
-        """Of the layer every change; of a control draw what the naming rules look at."""
-        memory_bytes = self.request.memory_mib * MEBIBYTE
-        return effect_changes(baseline, ablation, memory_bytes, with_scale_only=w_out is self.readout.w_out)
-
-    def _scored_tokens(self) -> Iterator[tuple[ScoredTokens, Float[Tensor, "position vocab"] | None]]:
-        """The scored positions of each batch of measured blocks, with the language's own distribution there."""
-        scored, clusters = self.blocks.scored_positions().to(self.model.device), self.blocks.clusters().to(self.model.device)
-        self.n_clusters = int(clusters.max()) + 1
-        truth = self.blocks.bayes_log_probs
-        size = self.request.batch_blocks
-        for start in range(0, len(self.blocks.measured), size):
-            part = slice(start, start + size)
-            batch = self.blocks.measured[part].to(self.model.device)
-            tokens = capture(self.model, batch).at(scored[part], batch, clusters[part])
-            if len(tokens.targets):
-                yield tokens, None if truth is None else truth[part].to(self.model.device)[scored[part]]
-
-    def _batches(self, blocks: Tensor) -> Iterator[Tensor]:
-        return (part.to(self.model.device) for part in blocks.split(self.request.batch_blocks))
-
-    def _control_seed(self, draw: int) -> int:
-        return (self.request.control_seed * 1_000_003 + draw) % 2**63
+    def _control_directions(self, draw: int) -> Tensor:
+        seed = (self.request.control_seed * 1_000_003 + draw) % 2**63
+        return control_directions(self.request.control, self.readout.w_out, self.null_directions, seed, self.readout.residual_is_centred)
 
     def _effect_columns(self, effects: EffectSums) -> dict[str, Tensor]:
-        return effects.columns(self.request.share_floor_nats, self.request.rules.clusters_min, self.frequency.has_direction)
+        request = self.request
+        floors = Floors(request.share_floor_nats, request.divergence_floor_nats, request.rules.clusters_min)
+        return effects.columns(floors, self.frequency.has_direction)
 
     def _weight_columns(self, w_out: Tensor) -> dict[str, Tensor]:
-        return weight_columns(w_out, self.readout.unembedding, self.null_directions, self.frequency.direction)
+        return weight_columns(w_out, self.tokens, self.null_directions)
 
-    def _neuron_columns(self) -> dict[str, object]:
+    def _evidence(self, w_out: Tensor, effects: EffectSums) -> Evidence:
+        return evidence_from({**self._weight_columns(w_out), **self._effect_columns(effects)})
+
+    def _neuron_columns(self) -> Columns:
         n_neurons = len(self.readout.w_out)
         self.chance = null_space_share_chance(n_neurons, self.null_directions.shape[1], self.readout.usable_dimensions)
         return {
             "layer": self.readout.layer,
             "neuron": range(n_neurons),
-            "replacement": self.request.replacement,
+            "replacement": self.request.replacement_label,
             "null_space_share_chance": self.chance,
             **self._weight_columns(self.readout.w_out),
             **activation_columns(self.activations, self.values["entropy"]),
-            **self._effect_columns(self.effects[0]),
+            **self._effect_columns(self.effects),
         }
 
-    def _name_neurons(self, neurons: dict[str, object], entropy_nats: float) -> dict[str, object]:
+    def _group_columns(self) -> Columns:
+        return {
+            "layer": self.readout.layer,
+            "group": list(self.groups),
+            "n_neurons": [len(each) for each in self.groups.values()],
+            "replacement": self.request.replacement_label,
+            **self._effect_columns(self.group_effects),
+        }
+
+    def _name_neurons(self, neurons: Columns, entropy_nats: float) -> Columns:
         """Add the two flags to the neurons, and return the counts for the model's row, the control's beside the real ones."""
-        evidence = [
-            evidence_from({**self._weight_columns(w), **self._effect_columns(e)})
-            for w, e in zip(self.directions, self.effects, strict=True)
-        ]
-        thresholds = thresholds_of_layer(evidence[0], entropy_nats, self.chance, self.request.rules)
-        flags = [self._flags(each, thresholds) for each in evidence]
+        of_the_layer = evidence_from({name: each for name, each in neurons.items() if isinstance(each, Tensor)})
+        thresholds = thresholds_of_layer(of_the_layer, entropy_nats, self.chance, self.request.rules)
+        flags = [self._flags(each, thresholds) for each in (of_the_layer, *self.control_evidence)]
         neurons["is_entropy_neuron"], neurons["is_frequency_neuron"] = flags[0]
-        n_clusters, rules = self.effects[0].n_clusters, self.request.rules
-        columns: dict[str, object] = {
+        n_clusters, rules = self.effects.n_clusters, self.request.rules
+        columns: Columns = {
             "null_dimensions": self.null_directions.shape[1],
             "n_entropy_neurons": flags[0][0].sum().item(),
             "n_frequency_neurons": flags[0][1].sum().item(),
@@ -216,12 +224,12 @@ class _Measurement:
         return columns
 
     def _flags(self, evidence: Evidence, thresholds: Thresholds) -> tuple[Tensor, Tensor]:
-        n_clusters, rules = self.effects[0].n_clusters, self.request.rules
+        n_clusters, rules = self.effects.n_clusters, self.request.rules
         return (
             entropy_neurons(evidence, thresholds, n_clusters, rules),
             frequency_neurons(evidence, thresholds, n_clusters, self.frequency.zero_count_share, rules),
         )
 
 
-def _on_cpu(columns: dict[str, object]) -> dict[str, object]:
+def _on_cpu(columns: Columns) -> Columns:
     return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in columns.items()}

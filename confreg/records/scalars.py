@@ -17,6 +17,10 @@ LEADERS = {
     "top_entropy": ("is_entropy_neuron", "entropy_effect", ("entropy_norm_mediated_share", "null_space_share", "logit_var", "w_out_norm")),
     "top_frequency": ("is_frequency_neuron", "kl_from_frequency_effect", ("frequency_mediated_share", "frequency_cosine")),
 }
+OF_GROUPS = (
+    *("loss_effect", "entropy_effect", "kl_from_frequency_effect"),
+    *("norm_mediated_share", "entropy_norm_mediated_share", "frequency_mediated_share"),
+)
 
 
 def clock_scalars(store: RecordStore, step: int) -> dict[str, float]:
@@ -25,13 +29,15 @@ def clock_scalars(store: RecordStore, step: int) -> dict[str, float]:
     Returns:
         ``model/<measure>`` of the model's row; over the measured neurons ``neurons/<measure>_max`` and ``neurons/<measure>_median``;
         ``neurons/top_entropy_<measure>`` of the entropy neuron with the largest effect on entropy, ``neurons/top_frequency_<measure>``
-        of the token-frequency neuron with the largest effect on the divergence from the token frequencies; absent while none is named.
-        Units are those of the columns.
+        of the token-frequency neuron with the largest effect on the divergence from the token frequencies; absent while none is named;
+        ``groups/<name>_<measure>`` of every group that is replaced together. Units are those of the columns.
     """
     row = store.read("model", step).to_pylist()[0]
     scalars = {f"model/{name}": row[name] for name in MODEL.names if name not in IDENTITY}
     scalars["model/tokens_seen"] = row["tokens_seen"]
     scalars |= {f"neurons/{name}": value for name, value in _of_the_neurons(store.read("neurons", step))}
+    for group in store.read("groups", step).to_pylist() if store.has("groups", step) else ():
+        scalars |= {f"groups/{group['group']}_{name}": group[name] for name in OF_GROUPS}
     return {name: float(value) for name, value in scalars.items() if value is not None}
 
 

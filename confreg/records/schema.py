@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from confreg.settings import MeasurementRequest
+
 IDENTITY = {"step": pa.int64(), "tokens_seen": pa.int64(), "weights_sha256": pa.string()}
 
 # Means over scored positions with a standard error clustered over documents; nats but for the last two.
@@ -62,7 +64,46 @@ MODEL = pa.schema(
 
 SPECTRUM = pa.schema([*IDENTITY.items(), ("index", pa.int64()), ("singular_value", pa.float64())])
 
-TABLES = {"neurons": NEURONS, "model": MODEL, "spectrum": SPECTRUM}
+# Signed means over scored positions of (replacement - activation) times a gradient, with standard errors clustered over documents; nats.
+ATTRIBUTIONS = tuple(
+    f"{quantity}_attribution{part}"
+    for quantity in ("entropy", "loss")
+    for part in (
+        "",  # through the layers above; the next two add up to it
+        "_frozen_norm",
+        "_norm",
+        "_direct_path",  # past the layers above, straight to the final norm
+        "_direct_path_frozen_norm",
+        "_direct_path_norm",
+        "_direct_path_absolute",  # mean absolute
+    )
+)
+ATTRIBUTIONS_TABLE = pa.schema(
+    [*IDENTITY.items(), ("layer", pa.int64()), ("neuron", pa.int64())]
+    + [(f"{name}{suffix}", pa.float64()) for name in ATTRIBUTIONS for suffix in ("", "_stderr")]
+    + [("replacement", pa.string())]
+)
+
+EFFECT_COLUMNS = [(f"{name}{suffix}", pa.float64()) for name in EFFECTS for suffix in ("", "_stderr")]
+EFFECT_COLUMNS += [(f"{name}{suffix}", pa.float64()) for name in SHARES for suffix in ("", "_stderr", "_low")]
+GROUPS = pa.schema(
+    [
+        *IDENTITY.items(),
+        ("layer", pa.int64()),
+        ("group", pa.string()),
+        ("n_neurons", pa.int64()),
+        *EFFECT_COLUMNS,
+        ("replacement", pa.string()),
+    ]
+)
+
+TABLES = {"neurons": NEURONS, "model": MODEL, "spectrum": SPECTRUM}  # of every measurement
+OPTIONAL_TABLES = {"attributions": ATTRIBUTIONS_TABLE, "groups": GROUPS}  # of those whose request says true to a setting of the same name
+
+
+def tables_asked_for(request: MeasurementRequest | None) -> list[str]:
+    """The tables of one measurement; None is the default request."""
+    return [*TABLES, *(name for name in OPTIONAL_TABLES if getattr(request or MeasurementRequest(), name))]
 
 
 def table_of(name: str, columns: Mapping[str, Any], n_rows: int, identity: Mapping[str, Any]) -> pa.Table:
@@ -71,7 +112,7 @@ def table_of(name: str, columns: Mapping[str, Any], n_rows: int, identity: Mappi
     Raises:
         KeyError: for a column that the table does not have.
     """
-    schema = TABLES[name]
+    schema = {**TABLES, **OPTIONAL_TABLES}[name]
     values = {**identity, **columns}
     unknown = set(values) - set(schema.names)
     if unknown:

@@ -18,7 +18,9 @@ from confreg.settings.ranges import SettingError, check_ranges
 from confreg.settings.run import Settings
 
 DATA_KINDS: dict[str, type[DataSettings]] = {"synthetic": SyntheticSettings, "text": TextSettings, "mixture": MixtureSettings}
-PART = "NAME"  # stands for every name of a part in the list of keys
+PART = "NAME"  # stands for every name of a part, or of a group, in the list of keys
+# Mappings with names of one's own, and how many names of a key below them are needed until it is that of a setting.
+NAMED = {"data.parts": 2, "measure.request.groups": 1, "request.groups": 1}
 NOT_IDENTITY = (
     *("run", "resume", "logger", "data.cache", f"data.parts.{PART}.text.cache"),
     *("trainer.progress_bar", "trainer.model_summary"),
@@ -68,9 +70,13 @@ def identity(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_listed(key: str) -> str:
-    """A dotted key as :func:`setting_types` lists it, where one key below ``data.parts.NAME`` stands for those of every part."""
+    """A dotted key as :func:`setting_types` lists it, where one key stands for those of every part of a mixture, or for every group."""
     names = key.split(".")
-    return ".".join([*names[:2], PART, *names[3:]]) if names[:2] == ["data", "parts"] and len(names) > 3 else key
+    for mapping, n_below in NAMED.items():
+        depth = mapping.count(".") + 1
+        if names[:depth] == mapping.split(".") and len(names) >= depth + n_below:
+            return ".".join([*names[:depth], PART, *names[depth + 1 :]])
+    return key
 
 
 def digest(mapping: Mapping[str, Any]) -> str:
@@ -80,10 +86,14 @@ def digest(mapping: Mapping[str, Any]) -> str:
 
 
 @cache
-def setting_types() -> dict[str, Any]:
-    """Every dotted key of the configuration, groups included, with its annotated type; of ``data`` the keys of every kind."""
-    table = dict(_types_below(Settings, ""))
-    for kind in DATA_KINDS.values():
+def setting_types(root: type = Settings) -> dict[str, Any]:
+    """Every dotted key of a configuration, groups included, with its annotated type; of ``data`` the keys of every kind.
+
+    Args:
+        root: the dataclass of the whole configuration; default that of a training run.
+    """
+    table = dict(_types_below(root, ""))
+    for kind in DATA_KINDS.values() if "data" in table else ():
         table |= dict(_types_below(kind, "data."))
     return table
 
@@ -91,6 +101,8 @@ def setting_types() -> dict[str, Any]:
 def _types_below(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, annotation in get_type_hints(kind).items():
         yield f"{prefix}{name}", annotation
+        if get_origin(annotation) is dict and get_origin(get_args(annotation)[1]) is list:
+            yield f"{prefix}{name}.{PART}", get_args(annotation)[1]
         below = f"{prefix}{name}.{PART}." if get_origin(annotation) is dict else f"{prefix}{name}."
         for each in (annotation, *get_args(annotation)):  # of dict[str, Part] and Part | None: the part
             if is_dataclass(each) and isinstance(each, type):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confreg.settings.data import DataSettings, SyntheticSettings
+from confreg.settings.groups import complaints_about_neurons
 from confreg.settings.measure import MeasureSettings
 from confreg.settings.model import ModelSettings, OptimizerSettings
 from confreg.settings.ranges import setting
@@ -140,5 +141,7 @@ class Settings:
         return self.data.batch_size * self.trainer.devices * self.trainer.nodes
 
     def complaints(self) -> Iterator[str]:
+        for text in complaints_about_neurons(self.measure.request.groups, self.model.d_mlp):
+            yield f"measure.request.{text}"
         if self.callbacks.measure and self.callbacks.measure_when == "validation" and self.trainer.validation_batches == 0:
             yield "callbacks.measure_when is 'validation' and trainer.validation_batches is 0; expected at least 1, or the clock."

@@ -45,5 +45,13 @@ def test_scalars_are_the_models_measures_a_few_of_the_layer_and_the_leading_name
     }
 
 
+def test_groups_that_are_replaced_together_have_scalars_of_their_own(store: RecordStore) -> None:
+    without, identity = clock_scalars(store, 8), {"step": 8, "tokens_seen": 1024, "weights_sha256": "ab"}
+    groups = {"group": ["pair", "trio"], "loss_effect": [0.5, 0.25], "norm_mediated_share": [math.nan, 0.75], "loss_change": 1.0}
+    store.write("groups", 8, table_of("groups", groups, 2, identity))
+    expected = {"groups/pair_loss_effect": 0.5, "groups/trio_loss_effect": 0.25, "groups/trio_norm_mediated_share": 0.75}
+    assert clock_scalars(store, 8) == without | expected
+
+
 def test_every_scalar_is_a_finite_float(store: RecordStore) -> None:
     assert all(type(value) is float and math.isfinite(value) for value in clock_scalars(store, 8).values())

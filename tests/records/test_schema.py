@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from confreg.records.schema import EFFECTS, TABLES, table_of
+from confreg.records.schema import EFFECTS, OPTIONAL_TABLES, TABLES, table_of, tables_asked_for
+from confreg.settings import MeasurementRequest
 
 IDENTITY = {"step": pa.int64(), "tokens_seen": pa.int64(), "weights_sha256": pa.string()}
 WEIGHTS = "w_out_norm logit_var null_space_share null_space_share_chance unembedding_gain frequency_cosine"
@@ -18,6 +19,8 @@ reciprocal_rank_effect"""
 WITH_STDERR_AND_LOW = "norm_mediated_share frequency_mediated_share entropy_norm_mediated_share argmax_change_share temperature_share"
 MODEL = """loss_nats entropy_nats calibration_error kl_from_frequency entropy_kl_pearson final_norm_scale_mean final_norm_scale_std
 n_entropy_neurons_control n_frequency_neurons_control zero_count_share bayes_loss_nats excess_loss_nats excess_entropy_nats bayes_kl_nats"""
+ATTRIBUTED = """attribution attribution_frozen_norm attribution_norm attribution_direct_path attribution_direct_path_frozen_norm
+attribution_direct_path_norm attribution_direct_path_absolute"""
 MODEL_COUNTS = "null_dimensions n_entropy_neurons n_frequency_neurons n_positions n_documents"
 
 
@@ -26,23 +29,37 @@ def expected_columns(table: str) -> dict[str, pa.DataType]:
         return {**IDENTITY, "index": pa.int64(), "singular_value": pa.float64()}
     if table == "model":
         return {**IDENTITY, **dict.fromkeys(MODEL.split(), pa.float64()), **dict.fromkeys(MODEL_COUNTS.split(), pa.int64())}
-    floats = [*WEIGHTS.split(), *ACTIVATIONS.split()]
-    floats += [f"{name}{suffix}" for name in WITH_STDERR.split() for suffix in ("", "_stderr")]
-    floats += [f"{name}{suffix}" for name in WITH_STDERR_AND_LOW.split() for suffix in ("", "_stderr", "_low")]
+    if table == "attributions":
+        names = [f"{quantity}_{name}" for quantity in ("entropy", "loss") for name in ATTRIBUTED.split()]
+        floats = dict.fromkeys((f"{name}{suffix}" for name in names for suffix in ("", "_stderr")), pa.float64())
+        return {**IDENTITY, "layer": pa.int64(), "neuron": pa.int64(), **floats, "replacement": pa.string()}
+    effects = [f"{name}{suffix}" for name in WITH_STDERR.split() for suffix in ("", "_stderr")]
+    effects += [f"{name}{suffix}" for name in WITH_STDERR_AND_LOW.split() for suffix in ("", "_stderr", "_low")]
+    if table == "groups":
+        names = {"layer": pa.int64(), "group": pa.string(), "n_neurons": pa.int64(), "replacement": pa.string()}
+        return {**IDENTITY, **names, **dict.fromkeys(effects, pa.float64())}
+    floats = [*WEIGHTS.split(), *ACTIVATIONS.split(), *effects]
     names = {"layer": pa.int64(), "neuron": pa.int64(), "replacement": pa.string()}
     flags = {"is_entropy_neuron": pa.bool_(), "is_frequency_neuron": pa.bool_()}
     return {**IDENTITY, **names, **dict.fromkeys(floats, pa.float64()), **flags}
 
 
-@pytest.mark.parametrize("table", ["neurons", "model", "spectrum"])
+@pytest.mark.parametrize("table", ["neurons", "model", "spectrum", "attributions", "groups"])
 def test_columns_and_types_are_those_of_the_design(table: str) -> None:
-    schema = TABLES[table]
+    schema = (TABLES | OPTIONAL_TABLES)[table]
     assert dict(zip(schema.names, schema.types, strict=True)) == expected_columns(table)
     assert schema.names[:3] == list(IDENTITY)
 
 
 def test_there_are_no_other_tables() -> None:
     assert set(TABLES) == {"neurons", "model", "spectrum"}
+    assert set(OPTIONAL_TABLES) == {"attributions", "groups"}
+
+
+def test_an_optional_table_is_there_where_the_request_asks_for_it() -> None:
+    assert tables_asked_for(None) == tables_asked_for(MeasurementRequest()) == ["neurons", "model", "spectrum"]
+    assert tables_asked_for(MeasurementRequest(attributions=True)) == ["neurons", "model", "spectrum", "attributions"]
+    assert tables_asked_for(MeasurementRequest(groups={"pair": [3, 17]})) == ["neurons", "model", "spectrum", "groups"]
 
 
 def test_what_is_missing_nan_or_infinite_becomes_null_and_never_nan() -> None:
