@@ -11,10 +11,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from confreg.callbacks.averaged_weights import checkpointed_weights
+from confreg.interventions.self_checks import check_interventions
 from confreg.languages.blocks import Blocks
 from confreg.measurement import Records, causal_model, in_fp32, measure
 from confreg.models.checkpoints import weights_sha256
-from confreg.records.schema import TABLES
+from confreg.records.schema import tables_asked_for
 from confreg.records.store import RecordStore
 from confreg.settings import MeasurementRequest
 
@@ -38,7 +39,9 @@ class MeasureOnClock(Callback):
     What is measured is what a checkpoint of the step holds: the averaged weights, where a callback of Lightning's averages them.
     Such callbacks, and those that stop the training, come before this one. The module may be any that ``confreg.measure`` takes;
     ``tokens_seen`` of the module, if there is one, goes into the rows.
-    ``latest`` holds the records of the last measurement.
+    ``latest`` holds the records of the last measurement. Several processes share the blocks, get the same rows as one, and the first of
+    them stores these. Before the first one ``check_interventions`` compares what is predicted of the
+    model with what it does; a ``SelfCheckError`` stops the run.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class MeasureOnClock(Callback):
         self.store, self.when, self.last_request = store, when, last_request
         self.latest: Records | None = None
         self._last_step: int | None = None
+        self._is_checked = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Step 0, before the first update, or the step of a resumed run if its records are missing."""
+        """The self-checks; then step 0, before the first update, or the step of a resumed run if its records are missing."""
+        self._check_once(pl_module)
         self._measure_if_due(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -86,16 +91,26 @@ class MeasureOnClock(Callback):
         if self.when == "clock" and step in self.steps and step != self._last_step:
             self._measure(trainer, pl_module, step)
 
+    def _check_once(self, pl_module: pl.LightningModule) -> None:
+        """On every process, so that all of them stop where a check fails."""
+        if not self._is_checked:
+            check_interventions(in_fp32(causal_model(pl_module)), self.blocks)
+            self._is_checked = True
+
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int | None) -> None:
         self._last_step = step
+        self._check_once(pl_module)
         with checkpointed_weights(trainer, pl_module):
-            if trainer.is_global_zero and not self._is_stored(step, pl_module):
+            request = self._request_at(step or 0, trainer.should_stop)
+            # the first process alone looks at the store: all must measure, or none
+            if not trainer.strategy.broadcast(trainer.is_global_zero and self._is_stored(step, request, pl_module)):
                 token_counts = self.token_counts(step or 0) if callable(self.token_counts) else self.token_counts
-                tokens_seen = getattr(pl_module, "tokens_seen", None)
-                request = self._request_at(step or 0, trainer.should_stop)
+                tokens_seen, is_shared = getattr(pl_module, "tokens_seen", None), trainer.world_size > 1
                 model = in_fp32(causal_model(pl_module))  # as open_run gives it, so that the rows and their hash are the same there
-                self.latest = measure(model, self.blocks, token_counts, request, step=step, tokens_seen=tokens_seen)
-                self._store(step)
+                counted = self.blocks, token_counts, request
+                self.latest = measure(model, *counted, step=step, tokens_seen=tokens_seen, over_processes=is_shared)
+                if trainer.is_global_zero:
+                    self._store(step)
         trainer.strategy.barrier("confreg measurement")
 
     def _request_at(self, step: int, is_stopped: bool) -> MeasurementRequest | None:
@@ -103,9 +118,9 @@ class MeasureOnClock(Callback):
             return self.last_request(step)
         return self.request(step) if callable(self.request) else self.request
 
-    def _is_stored(self, step: int | None, pl_module: pl.LightningModule) -> bool:
-        """Whether these very weights were measured; rows of other weights give way, since the checkpoints do so too."""
-        if self.store is None or step is None or not all(self.store.has(table, step) for table in TABLES):
+    def _is_stored(self, step: int | None, request: MeasurementRequest | None, pl_module: pl.LightningModule) -> bool:
+        """Whether these very weights were measured in every table; rows of other weights give way, since the checkpoints do so too."""
+        if self.store is None or step is None or not all(self.store.has(table, step) for table in tables_asked_for(request)):
             return False
         measured = self.store.read("model", step)["weights_sha256"][0].as_py()
         if measured == weights_sha256(in_fp32(causal_model(pl_module))):

@@ -22,7 +22,8 @@ from confreg.settings import WandbSettings
 
 DEVICE_GROUPS = tuple(f"DeviceStatsMonitor.on_{stage}_batch_{end}" for stage in ("train", "validation") for end in ("start", "end"))
 TRAINING_GROUPS = ("train", "val", "perf", *DEVICE_GROUPS)  # follow Lightning's own step
-CLOCK_GROUPS = ("model", "neurons", "ablation", "frequency", "tables", "histograms", "page")  # optimizer steps done at the measurement
+# Follow the optimizer steps done at the measurement.
+CLOCK_GROUPS = ("model", "neurons", "groups", "ablation", "frequency", "tables", "histograms", "page")
 
 
 class ClockWandbLogger(WandbLogger):

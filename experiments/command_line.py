@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from confreg.experiments.commands import COMMANDS, TRAIN, Command
 from confreg.experiments.composition import (
     CONFIG_MODULE,
     check_model_names,
@@ -24,13 +26,14 @@ from confreg.experiments.composition import (
     settings_of,
     with_quoted_paths,
 )
-from confreg.experiments.schemas import register_schemas
+from confreg.experiments.measure_composition import compose_measure_settings
+from confreg.experiments.schemas import register_measure_schema, register_schemas
 from confreg.experiments.surroundings import check_surroundings
 from confreg.experiments.sweep_files import redact_multirun, write_sweep
 from confreg.experiments.sweeps import as_override, compare_jobs, job_settings, sweep_folder, sweep_jobs
-from confreg.settings import SettingError, Settings
+from confreg.settings import SettingError
 
-Task = Callable[[Settings], int | None]
+Task = Callable[[Any], int | None]  # of the command's own settings
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 
 
@@ -38,7 +41,7 @@ def run_command(name: str, task: Task, argv: Sequence[str] | None = None) -> int
     """Run a task with the settings of a command line; every flag of Hydra is available.
 
     Args:
-        name: of the primary configuration, ``conf/NAME.yaml``; the command is ``confreg-NAME``.
+        name: of the command, ``confreg-NAME``, whose primary configuration is ``conf/NAME.yaml``.
         task: gets the checked settings; returns an exit code or None.
         argv: arguments without the program; default those of the process.
 
@@ -52,7 +55,7 @@ def run_command(name: str, task: Task, argv: Sequence[str] | None = None) -> int
             print(f"confreg {metadata.version('confreg')}")
             return 0
         with _as_process_arguments(arguments):
-            return _run(name, task, arguments)
+            return _run(COMMANDS[name], task, arguments)
     except KeyboardInterrupt:
         print(f"confreg-{name}: interrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -83,19 +86,17 @@ def _as_process_arguments(arguments: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _run(name: str, task: Task, arguments: list[str]) -> int:
+def _run(command: Command, task: Task, arguments: list[str]) -> int:
     flags = get_args_parser().parse_args(arguments)
-    if flags.config_path is not None or flags.experimental_rerun is not None:
-        raise SettingError("--config-path and --experimental-rerun are not available; add presets with --config-dir FOLDER.")
-    config_name = flags.config_name or name
+    _refuse_flags(command, flags)
+    config_name = flags.config_name or command.name
     job = _Job(task)
+    register_schemas()
+    register_measure_schema()
     if flags.multirun:
         _prepare_sweep(job, flags, config_name)
     elif not (flags.help or flags.hydra_help or flags.shell_completion):
-        job.settings = compose_settings(flags.overrides, flags.config_dir, config_name)
-        check_model_names(job.settings)
-        check_surroundings(job.settings)
-    register_schemas()
+        job.settings = _checked_settings(command, flags, config_name)
     try:
         hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name, version_base="1.3")(job)()
     except SystemExit:  # a job of a sweep raised: Hydra has gone on with the others and said so
@@ -105,6 +106,25 @@ def _run(name: str, task: Task, arguments: list[str]) -> int:
     if job.error is not None:
         raise job.error
     return job.code
+
+
+def _refuse_flags(command: Command, flags: argparse.Namespace) -> None:
+    if flags.config_path is not None or flags.experimental_rerun is not None:
+        raise SettingError("--config-path and --experimental-rerun are not available; add presets with --config-dir FOLDER.")
+    if flags.config_name in COMMANDS and flags.config_name != command.name:
+        raise SettingError(f"--config-name is {flags.config_name}, the configuration of another command: confreg-{flags.config_name}.")
+    if flags.multirun and command is not TRAIN:
+        raise SettingError(f"-m is not available here; call confreg-{command.name} once for each source.")
+
+
+def _checked_settings(command: Command, flags: argparse.Namespace, config_name: str) -> Any:
+    """The settings of a single job, refused where they cannot be used; measuring checks its source when it begins."""
+    if command is not TRAIN:
+        return compose_measure_settings(flags.overrides, flags.config_dir)
+    settings = compose_settings(flags.overrides, flags.config_dir, config_name)
+    check_model_names(settings)
+    check_surroundings(settings)
+    return settings
 
 
 def _prepare_sweep(job: _Job, flags: argparse.Namespace, config_name: str) -> None:
@@ -138,7 +158,7 @@ class _Job:
     """The task as Hydra calls it; keeps what a single run returned or raised, so that Hydra does not shorten the traceback."""
 
     task: Task
-    settings: Settings | None = None  # of a single run
+    settings: Any = None  # of a single job
     sweep: str | None = None
     sweep_folder: Path | None = None
     code: int = 0

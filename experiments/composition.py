@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from confreg.experiments.commands import TRAIN, Command
 from confreg.experiments.explanations import explain, of_other_data, unknown_key
 from confreg.experiments.schemas import register_schemas
 from confreg.records.run_folder import load_settings
@@ -27,7 +28,6 @@ from confreg.settings import (
     SettingError,
     Settings,
     check_ranges,
-    setting_types,
     settings_from_mapping,
     settings_to_mapping,
 )
@@ -36,6 +36,11 @@ from confreg.settings.mapping import as_listed, flattened
 CONFIG_MODULE = "confreg.conf"
 PATH_WITH_EQUALS = re.compile(r"^([^=\-][^=]*)=([^=,'\"()\[\]{}$][^,'\"()\[\]{}$]*=[^,'\"()\[\]{}$]*)$")
 ADDED_PART = re.compile(r"^\+data\.parts\.([^=]+)=(.+)$", re.DOTALL)
+OF_GROUPS = re.compile(r"^(?=(measure\.)?request\.groups[.=])")
+DELETABLE = (  # below these, names are the user's own
+    *("callbacks.extra.", "logger.extra.", "data.parts.", "measure.request.groups.", "request.groups."),
+    "hydra",
+)
 COMBINED_GROUPS = ("callbacks", "logger")  # may take several presets, callbacks=[ema,monitors]: each adds its own entries
 HYDRA_TARGETS = ("hydra._internal.", "hydra_plugins.")  # what Hydra's own configuration may name
 REFUSALS = (
@@ -76,8 +81,9 @@ def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
 
     Quotes come around values that hold an equals sign (``run.name=default/seed=0``), and a part that is added to a mixture into a
     mapping: ``+data.parts.more.weight=2`` becomes ``+data.parts={more: {weight: 2}}``, for OmegaConf cannot add to a typed mapping.
+    Groups of neurons are always added or changed: ``request.groups.confident=[3]`` becomes ``++request.groups.confident=[3]``.
     """
-    return [_with_nested_part(PATH_WITH_EQUALS.sub(r"\1='\2'", each)) for each in arguments]
+    return [OF_GROUPS.sub("++", _with_nested_part(PATH_WITH_EQUALS.sub(r"\1='\2'", each))) for each in arguments]
 
 
 def _with_nested_part(argument: str) -> str:
@@ -89,7 +95,7 @@ def _with_nested_part(argument: str) -> str:
 
 
 @contextlib.contextmanager
-def composing(overrides: Sequence[str], config_dir: Path | str | None) -> Iterator[list[str]]:
+def composing(overrides: Sequence[str], config_dir: Path | str | None, command: Command = TRAIN) -> Iterator[list[str]]:
     """Hydra initialised on ``conf`` and a folder of one's own; every way in which it may complain ends as a SettingError."""
     register_schemas()
     try:
@@ -99,7 +105,7 @@ def composing(overrides: Sequence[str], config_dir: Path | str | None) -> Iterat
     except SettingError:
         raise
     except REFUSALS as error:
-        raise SettingError(explain(error, overrides, config_dir)) from error
+        raise SettingError(explain(error, overrides, config_dir, command)) from error
 
 
 def _search_path(overrides: Sequence[str], config_dir: Path | str | None) -> list[str]:
@@ -114,7 +120,7 @@ def _search_path(overrides: Sequence[str], config_dir: Path | str | None) -> lis
     return [f"hydra.searchpath=['{quoted}']"]
 
 
-def refuse_by_grammar(overrides: Sequence[str]) -> None:
+def refuse_by_grammar(overrides: Sequence[str], command: Command = TRAIN) -> None:
     """Refuse what Hydra reads but confreg has no use for: no key, a deletion, a number as a preset's name.
 
     Raises:
@@ -124,18 +130,25 @@ def refuse_by_grammar(overrides: Sequence[str]) -> None:
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key, value = override.key_or_group, override.value()
         if not key:
-            raise SettingError(f"{override.input_line!r} has no key; expected KEY=VALUE or GROUP=PRESET, such as trainer.max_steps=20.")
-        if override.is_delete() and not key.startswith(("callbacks.extra.", "logger.extra.", "data.parts.", "hydra")):
+            raise SettingError(f"{override.input_line!r} has no key; expected KEY=VALUE or GROUP=PRESET, such as {command.example}.")
+        if override.is_delete() and not key.startswith(DELETABLE):
             raise SettingError(
                 f"{override.input_line!r}: nothing can be left out of the configuration; choose a value or a preset, {key}=…"
             )
         names = value if key in COMBINED_GROUPS and isinstance(value, list) else [value]
         if key in groups and not all(isinstance(each, str | dict | NoneType) for each in names) and not override.is_sweep_override():
-            raise SettingError(f"{key} is {value!r}; expected the name of a preset (confreg-train --help lists them).")
+            raise SettingError(f"{key} is {value!r}; expected the name of a preset (confreg-{command.name} --help lists them).")
 
 
 def settings_of(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
-    """The typed settings in a composed configuration, checked.
+    """The typed settings of a training run in a composed configuration, checked; errors as :func:`command_settings`."""
+    settings = command_settings(config, overrides, TRAIN)
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def command_settings(config: DictConfig, overrides: Sequence[str], command: Command) -> Any:
+    """The typed settings of a command in a composed configuration, checked.
 
     Raises:
         SettingError: for keys outside the schema, values out of range, code outside the allow-list.
@@ -146,12 +159,12 @@ def settings_of(config: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         _refuse_foreign_targets(OmegaConf.to_container(hydra, resolve=False), "hydra")
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    _refuse_unknown_keys(plain, OmegaConf.get_type(config, "data"))
+    _refuse_unknown_keys(plain, OmegaConf.get_type(config, "data") if "data" in config else None, command)
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise SettingError(explain(error, overrides, None)) from error
-    assert isinstance(settings, Settings)
+        raise SettingError(explain(error, overrides, None, command)) from error
+    assert isinstance(settings, command.settings)
     check_ranges(settings)
     return settings
 
@@ -170,12 +183,12 @@ def check_model_names(settings: Settings) -> None:
     check_architecture(model)
 
 
-def _refuse_unknown_keys(plain: dict[Any, Any], kind_of_data: type[Any] | None) -> None:
+def _refuse_unknown_keys(plain: dict[Any, Any], kind_of_data: type[Any] | None, command: Command) -> None:
     """A plus sign on the command line can add keys to a closed configuration; they would be ignored."""
-    known, kind_of_data = setting_types(), kind_of_data or DataSettings
+    known, kind_of_data = command.keys, kind_of_data or DataSettings
     for key, _ in flattened(plain):
         if as_listed(key) not in known and not key.startswith(("callbacks.extra.", "logger.extra.")):
-            raise SettingError(unknown_key(key, "on the command line"))
+            raise SettingError(unknown_key(key, "on the command line", command))
         if key.startswith("data.") and key.split(".")[1] not in {each.name for each in fields(kind_of_data)}:
             raise SettingError(of_other_data(key, kind_of_data.__name__, "on the command line"))
 

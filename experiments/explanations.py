@@ -14,49 +14,51 @@ from typing import Any, get_args, get_origin
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from confreg.settings import setting_types
+from confreg.experiments.commands import TRAIN, Command
 from confreg.settings.mapping import DATA_KINDS, PART, as_listed
 
 CLOSE = 0.6  # of 1: how alike two names must be to be suggested before farther ones
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 IN_FILE = re.compile(r"^In '([^']+)'")
-VALUE = re.compile(r"Value '(.*?)'", re.DOTALL)
+VALUE = re.compile(r"Value (?:'(?P<text>.*?)'|(?P<number>\S+) \()", re.DOTALL)
+NO_NAME = re.compile(r"Key (\S+) \(\w+\) is incompatible with \(str\)")
 AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.+)'")
 
 
-def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str | None) -> str:
-    """A message of a few lines for anything that composing may raise."""
+def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str | None, command: Command = TRAIN) -> str:
+    """A message of a few lines for anything that composing the configuration of a command may raise."""
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override, str(error))
+        return _unreadable(error.override, str(error), command)
     if isinstance(error, MissingConfigException):
-        return _missing_preset(error, overrides, config_dir)
+        return _missing_preset(error, overrides, config_dir, command)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     place = _place(str(error), config_dir)
     if isinstance(cause, OmegaConfBaseException):
-        return _about_a_key(cause, str(error), overrides, place)
+        return _about_a_key(cause, str(error), overrides, place, command)
     ambiguous = AMBIGUOUS.search(str(error))
     if ambiguous:
-        return f"{ambiguous[1]!r} holds several values; expected one. For a sweep over them add -m; a list is written in brackets, [a,b]."
+        sweep = "For a sweep over them add -m; a list" if command is TRAIN else "A list"
+        return f"{ambiguous[1]!r} holds several values; expected one. {sweep} is written in brackets, [a,b]."
     refused = re.search(r"Could not override '([^']+)'", str(error))
-    if refused and as_listed(refused[1]) not in setting_types():
-        return unknown_key(refused[1], place)
+    if refused and as_listed(refused[1]) not in command.keys:
+        return unknown_key(refused[1], place, command)
     if "Unexpected type for root" in str(error):  # OmegaConf, for a key below one that is null
         return _below_nothing(overrides)
     return _shortened(str(error))
 
 
-def unknown_key(key: str, place: str) -> str:
+def unknown_key(key: str, place: str, command: Command = TRAIN) -> str:
     """The message for a key that does not exist, with the nearest one that does."""
-    return f"{key} ({place}) is not a setting. Did you mean {nearest_key(key)}? All keys: confreg-train --cfg job"
+    return f"{key} ({place}) is not a setting. Did you mean {nearest_key(key, command)}? All keys: confreg-{command.name} --cfg job"
 
 
-def nearest_key(key: str) -> str:
+def nearest_key(key: str, command: Command = TRAIN) -> str:
     """The existing key that looks most like a misspelt one: first among its siblings, then by its last part, then by initials."""
     listed = as_listed(key)
-    if listed == key:
-        return _nearest(key, list(setting_types()))
+    if listed == key or not key.startswith("data.parts."):
+        return _nearest(listed, list(command.keys))
     in_part, part = f"data.parts.{PART}", key.split(".")[2]
-    found = _nearest(listed, sorted(setting_types(), key=lambda each: not each.startswith(in_part)))
+    found = _nearest(listed, sorted(command.keys, key=lambda each: not each.startswith(in_part)))
     return found.replace(in_part, f"data.parts.{part}")
 
 
@@ -74,10 +76,10 @@ def _nearest(key: str, keys: list[str]) -> str:
     return difflib.get_close_matches(key, siblings.values() if parent and siblings else keys, n=1, cutoff=0.0)[0]
 
 
-def _about_a_key(cause: OmegaConfBaseException, message: str, overrides: Sequence[str], place: str) -> str:
+def _about_a_key(cause: OmegaConfBaseException, message: str, overrides: Sequence[str], place: str, command: Command) -> str:
     named = re.search(r"(?:Could not override '|Error merging override [+~]*)([^'=\s]+)", message)
     key = max(named[1] if named else "", str(cause.full_key or ""), key=len)
-    types = setting_types()
+    types = command.keys
     unknown_part = re.fullmatch(r"Key '(.+)' (is not in struct|not in 'dict')", _first_line(cause))
     if unknown_part and key.startswith("data.parts."):
         return _unknown_part(unknown_part[1], place)
@@ -85,7 +87,7 @@ def _about_a_key(cause: OmegaConfBaseException, message: str, overrides: Sequenc
         return f"{_shortened(message, 1)} {_first_line(cause)}".replace("Could not override", "Hydra's own configuration: cannot override")
     is_part = key.startswith("data.parts.") and key.count(".") == 2
     if not is_part and as_listed(key) not in types:
-        return unknown_key(key, place)
+        return unknown_key(key, place, command)
     return _wrong_value(key, dict if is_part else types[as_listed(key)], cause, overrides, place)
 
 
@@ -106,12 +108,15 @@ def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overr
         return of_other_data(key, reason.rpartition("not in ")[2].strip("'"), place)
     if isinstance(cause, MissingMandatoryValue):
         return f"{key} is missing (???); expected {described(annotation)}."
+    no_name = NO_NAME.match(reason)
+    if no_name:
+        return f"{key} ({place}): {no_name[1]} is no name; expected a letter, then letters, digits, _ or -."
     came = _came(key, overrides)
     if isinstance(cause, InterpolationResolutionError):
         return f"{key} is {came or 'an interpolation'}, which cannot be resolved: {reason}. Expected {described(annotation)}."
     found = VALUE.search(reason)
     if came is None or place != "on the command line":
-        came = found[1] if found else reason
+        came = found["text"] or found["number"] if found else reason
     return f"{key} is {came!r} ({place}); expected {described(annotation)}."
 
 
@@ -133,6 +138,8 @@ def described(annotation: Any) -> str:
         return " or ".join(described(each) for each in arguments if each is not NoneType) + ", or null"
     if get_origin(annotation) is list:
         return f"a list, such as [a, b], each {described(arguments[0])}"
+    if get_origin(annotation) is dict and get_origin(arguments[1]) is list:
+        return "a mapping of names to lists, such as {confident: [3, 17]}"
     if annotation is dict or get_origin(annotation) is dict or is_dataclass(annotation):
         return "a mapping of settings, or the name of a preset"
     return WORDS.get(annotation, str(annotation))
@@ -147,18 +154,19 @@ def _came(key: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _unreadable(override: str | None, message: str) -> str:
+def _unreadable(override: str | None, message: str, command: Command) -> str:
     text = override or ""
     if "=" not in text:
-        return f"{text!r} has no '='; expected KEY=VALUE or GROUP=PRESET, such as trainer.max_steps=20. Nearest key: {nearest_key(text)}"
+        expected = f"expected KEY=VALUE or GROUP=PRESET, such as {command.example}"
+        return f"{text!r} has no '='; {expected}. Nearest key: {nearest_key(text, command)}"
     return f"{text!r} cannot be read: {_shortened(message, 1)}\nQuote special characters twice, once for the shell: 'key=\"a, b\"'."
 
 
-def _missing_preset(error: MissingConfigException, overrides: Sequence[str], config_dir: Path | str | None) -> str:
+def _missing_preset(error: MissingConfigException, overrides: Sequence[str], config_dir: Path | str | None, command: Command) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     where = "" if any(each.startswith(f"{group}=") for each in overrides) else f" ({_place(str(error), config_dir)})"
     if not group:
-        return f"{name}{where} does not exist as a primary configuration; expected train."
+        return f"{name}{where} does not exist as a primary configuration; expected {command.name}."
     presets = ", ".join(error.options or _packaged_presets(group)) or "none"
     own = f"A preset of your own is a file {group}/{name}.yaml below --config-dir FOLDER."
     return f"{group} is {name!r}{where}; expected one of {presets}.\n{own}"

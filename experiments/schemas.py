@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from confreg.settings import Settings
 from confreg.settings.mapping import DATA_KINDS
+from confreg.settings.measure_command import MeasureCommandSettings, RepeatedRequest
 
 
 def register_schemas() -> None:
@@ -18,3 +19,9 @@ def register_schemas() -> None:
     store.store(name="settings_schema", node=Settings(data=MISSING))
     for name, kind in DATA_KINDS.items():
         store.store(group="schema/data", name=name, node=kind)
+
+
+def register_measure_schema(request: RepeatedRequest | None = None) -> None:
+    """Make ``measure_schema`` known to Hydra, with this request as its default; the last one that was registered counts."""
+    node = MeasureCommandSettings(request=request or RepeatedRequest())
+    ConfigStore.instance().store(name="measure_schema", node=node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from confreg.callbacks import ClockWandbLogger
 from confreg.callbacks.averaged_weights import averages_weights
+from confreg.cost import described, estimate_cost
 from confreg.experiments import assembly
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
@@ -95,6 +97,7 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
     loggers = assembly.loggers_of(settings, folder, start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
+    _announce_measuring(settings, trainer, module, blocks, token_counts, start_step)
     folder.update_run_json(measured_weights="averaged" if averages_weights(trainer) else "current")
     wandb_loggers = [each for each in loggers if isinstance(each, ClockWandbLogger)]
     try:
@@ -165,6 +168,29 @@ def _announce(settings: Settings, folder: RunFolder, module: pl.LightningModule,
     start = f" from step {start_step}" if start_step else ""
     cost = f"{len(steps)} clock points, about {disk / 2**20:.0f} MiB of checkpoints"
     _say(f"Run {folder.target}: {settings.trainer.max_steps} optimizer steps{start}, {cost}.")
+
+
+@rank_zero_only
+def _announce_measuring(
+    settings: Settings, trainer: pl.Trainer, module: LanguageModule, blocks: Blocks, token_counts: Tensor | SeenTokenCounts, start_step: int
+) -> None:
+    """What the measurements ahead will take on the run's own device; one process, where several share them."""
+    steps = [step for step in assembly.measured_steps_of(settings) if step >= start_step]
+    if not settings.callbacks.measure or not steps:
+        return
+    last, model = settings.trainer.max_steps, deepcopy(module.model)
+    model.to(trainer.strategy.root_device)  # type: ignore[arg-type]
+    each, at_last = (
+        estimate_cost(
+            model,
+            blocks,
+            token_counts(step) if callable(token_counts) else token_counts,
+            settings.measure.request_at(step, last, settings.seed),
+        )
+        for step in (steps[0], steps[-1])
+    )
+    in_all = described(each.seconds * (len(steps) - 1) + at_last.seconds)
+    _say(f"Measuring {len(steps)} times: {each} each, {described(at_last.seconds)} the last time; {in_all} in all.")
 
 
 @rank_zero_only

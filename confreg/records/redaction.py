@@ -24,15 +24,21 @@ def redacted(value: Any, key: str = "") -> Any:
         key: the key under which the value stands.
 
     Returns:
-        The same shape; what stands under a telling key is ``<redacted>`` unless it is empty, and addresses lose their user part.
+        The same shape; what stands under a telling key is ``<redacted>`` unless it is empty or a list of whole numbers, and addresses
+        lose their user part.
     """
     if isinstance(value, Mapping):
         return {name: redacted(each, str(name)) for name, each in value.items()}
-    if value not in (None, "", [], ()) and names_a_secret(key):
+    if value not in (None, "", [], ()) and names_a_secret(key) and not _are_numbers(value):
         return REDACTED
     if isinstance(value, list | tuple):
-        return [redacted(each, key) for each in value]
+        return list(value) if _are_numbers(value) else [redacted(each, key) for each in value]
     return ADDRESS.sub(rf"\g<scheme>{REDACTED}@", value) if isinstance(value, str) else value
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a list of whole numbers, such as the neurons of a group that is named ``rare_token``."""
+    return isinstance(value, list | tuple) and all(type(each) is int for each in value)
 
 
 def names_a_secret(key: str) -> bool:

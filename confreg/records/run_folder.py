@@ -25,7 +25,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set
 HANDED_ON = "CONFREG_RUN_FOLDER"  # tells the processes that Lightning starts where the first one works
 N_DIFFERENCES = 5  # shown in a refusal
 
-__all__ = ["RunFolder", "RunFolderError", "RunState", "load_settings"]
+__all__ = ["RunFolder", "RunFolderError", "RunState", "load_settings", "read_facts"]
 
 
 class RunState(StrEnum):
@@ -120,7 +120,7 @@ class RunFolder:
 
     def read_run_json(self) -> dict[str, Any]:
         """Everything that ``run.json`` says; empty before it exists."""
-        return _facts_of(self.path)
+        return read_facts(self.path)
 
     def update_run_json(self, **entries: Any) -> None:
         """Merge entries into ``run.json`` durably, secrets redacted; a process that is not the writer does nothing."""
@@ -199,7 +199,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return mapping
 
 
-def _facts_of(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` of a run says; empty before it exists.
+
+    Raises:
+        RunFolderError: for a damaged file.
+    """
     path = folder / FACTS
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -214,7 +219,7 @@ def _state_of(target: Path, mapping: dict[str, Any]) -> RunState:
     if not (target / CONFIG).exists():
         return RunState.NEW
     _refuse_difference(target, identity_of(_read_config(target)), identity(mapping))
-    return RunState.FINISHED if _facts_of(target).get("status") == "finished" else RunState.UNFINISHED
+    return RunState.FINISHED if read_facts(target).get("status") == "finished" else RunState.UNFINISHED
 
 
 def _refuse_strangers(target: Path) -> None:
@@ -233,6 +238,6 @@ def _refuse_difference(target: Path, old: dict[str, Any], new: dict[str, Any]) -
     lines = [f"  {key}: there {old.get(key, absent)!r}, asked for {new.get(key, absent)!r}" for key in differing[:N_DIFFERENCES]]
     rest = [f"  and {len(differing) - N_DIFFERENCES} more"] if len(differing) > N_DIFFERENCES else []
     heading = f"{target} holds a run of another configuration:"
-    go_on = "" if _facts_of(target).get("status") == "finished" else f"resume={target} to go on with it, "
+    go_on = "" if read_facts(target).get("status") == "finished" else f"resume={target} to go on with it, "
     move = f"Choose another run.name, {go_on}or run.replace=true to put the new run in its place."
     raise RunFolderError("\n".join([heading, *lines, *rest, move]))

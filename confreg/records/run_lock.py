@@ -17,8 +17,12 @@ class RunFolderError(ValueError):
     """A run folder that cannot be used; the message names it, what is wrong and the next move."""
 
 
-def take_lock(folder: Path) -> None:
+def take_lock(folder: Path, other_place: str = "another run.name") -> None:
     """Claim a folder for this process; the lock of a process that has died is taken over.
+
+    Args:
+        folder: must exist.
+        other_place: what a refusal advises to choose.
 
     Raises:
         RunFolderError: when another living process, or one on another machine, holds it.
@@ -30,7 +34,7 @@ def take_lock(folder: Path) -> None:
                 json.dump(_this_process(), file)
             return
         except FileExistsError:
-            refuse_if_held(folder)
+            refuse_if_held(folder, other_place)
         _set_aside(path)
 
 
@@ -46,7 +50,7 @@ def _set_aside(path: Path) -> None:
         aside.unlink()
 
 
-def refuse_if_held(folder: Path) -> None:
+def refuse_if_held(folder: Path, other_place: str = "another run.name") -> None:
     """Do nothing unless a process that may still run holds the folder.
 
     Raises:
@@ -57,7 +61,7 @@ def refuse_if_held(folder: Path) -> None:
     if holder is not None and is_alive(holder):
         raise RunFolderError(
             f"{folder} is being written by process {holder['pid']} on {holder.get('host')}. "
-            f"Wait for it, choose another run.name, or, if that process is gone, delete {path}."
+            f"Wait for it, choose {other_place}, or, if that process is gone, delete {path}."
         )
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from confreg.callbacks import LogRecords, MeasureOnClock, SaveOnClock
 from confreg.records.scalars import clock_scalars
 from confreg.records.store import RecordStore
+from confreg.settings import MeasurementRequest
 
 
 @pytest.fixture
@@ -27,6 +28,17 @@ def test_a_csv_gets_every_scalar_of_every_clock_step(tiny_module, fit, watched, 
     assert sorted(logged) == [0, 1, 3]
     for step, row in logged.items():
         assert {name: float(row[name]) for name in clock_scalars(store, step)} == clock_scalars(store, step)
+
+
+def test_groups_of_neurons_are_stored_and_mirrored_at_every_clock_step(tiny_module, fit, tmp_path, tiny_blocks, tiny_counts):
+    store, request = RecordStore(tmp_path / "records"), MeasurementRequest(groups={"pair": [1, 2]})
+    measuring = MeasureOnClock(tiny_blocks, tiny_counts, [0, 2], request, store)
+    fit(tiny_module(max_steps=2), measuring, LogRecords(store), logger=CSVLogger(tmp_path, name="csv", version="0"))
+    rows = list(csv.DictReader((tmp_path / "csv" / "0" / "metrics.csv").open()))
+    logged = {int(row["step"]): float(row["groups/pair_loss_effect"]) for row in rows if row.get("groups/pair_loss_effect")}
+    assert logged == {step: store.read("groups", step)["loss_effect"][0].as_py() for step in store.steps("groups")}
+    assert list(logged) == [0, 2]
+    assert min(logged.values()) > 0
 
 
 def test_a_resumed_run_mirrors_the_steps_before_it_too(tiny_module, fit, watched, tmp_path, tiny_blocks, tiny_counts):

@@ -8,8 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from confreg.callbacks import LogRecords, MeasureOnClock, SaveOnClock
+from confreg.interventions.suspicions import SelfCheckError
 from confreg.measurement import measure
 from confreg.models.build import build_model
+from confreg.models.checkpoints import weights_sha256
+from confreg.records.schema import table_of
 from confreg.records.store import RecordStore
 from confreg.settings import MeasurementRequest, ModelSettings
 
@@ -38,6 +41,30 @@ def test_a_step_that_is_complete_is_not_measured_again(tiny_module, fit, tiny_bl
     monkeypatch.setattr("confreg.callbacks.measure_on_clock.measure", lambda *_, **__: pytest.fail("measured again"))
     fit(tiny_module(max_steps=2), MeasureOnClock(tiny_blocks, tiny_counts, [0, 2], store=store))
     assert store.steps("model") == [0, 2]
+
+
+def test_a_step_that_lacks_a_table_which_the_request_asks_for_is_measured_again(
+    tiny_module, fit, tiny_blocks, tiny_counts, store, monkeypatch
+):
+    measured = []
+
+    def tables(model, *_, step, **__):
+        measured.append(step)
+        identity = {"step": step, "weights_sha256": weights_sha256(model)}
+        return {name: table_of(name, {}, 1, identity) for name in ("neurons", "model", "spectrum", "attributions")}
+
+    monkeypatch.setattr("confreg.callbacks.measure_on_clock.measure", tables)
+    callback = MeasureOnClock(tiny_blocks, tiny_counts, [0], MeasurementRequest(attributions=True), store)
+    for _ in range(2):
+        fit(tiny_module(max_steps=1), callback)
+    assert measured == [0]
+    path = store.folder / "attributions" / "step=00000000.parquet"
+    path.unlink()  # as after a kill between two tables
+    fit(tiny_module(max_steps=1), MeasureOnClock(tiny_blocks, tiny_counts, [0], MeasurementRequest(), store))
+    assert measured == [0]
+    fit(tiny_module(max_steps=1), MeasureOnClock(tiny_blocks, tiny_counts, [0], MeasurementRequest(attributions=True), store))
+    assert measured == [0, 0]
+    assert store.steps("attributions") == [0]
 
 
 def test_records_of_other_weights_give_way_so_that_rows_and_checkpoints_stay_together(tiny_module, fit, tiny_blocks, tiny_counts, store):
@@ -115,6 +142,37 @@ def test_training_with_everything_on_equals_training_with_nothing_to_the_bit(
     fit(watched, losses[1], *watching, validation_batches=2)
     assert losses[0].values == losses[1].values
     assert all(map(torch.equal, weights_of(plain), weights_of(watched)))
+
+
+@pytest.mark.parametrize("when", ["clock", "validation"])
+def test_the_self_checks_run_once_before_anything_is_trained_or_measured(
+    tiny_module, fit, tiny_blocks, tiny_counts, store, monkeypatch, when
+):
+    happened, measuring = [], "confreg.callbacks.measure_on_clock"
+    monkeypatch.setattr(f"{measuring}.check_interventions", lambda model, blocks: happened.append(("checked", blocks is tiny_blocks)))
+    monkeypatch.setattr(f"{measuring}.measure", lambda *_, step, **__: happened.append(("measured", step)) or {})
+    module = tiny_module(max_steps=4)
+    monkeypatch.setattr(module, "on_train_batch_start", lambda *_: happened.append("trained"))
+    fit(module, MeasureOnClock(tiny_blocks, tiny_counts, [0, 2], when=when), validation_batches=1)
+    assert happened[0] == ("checked", True)
+    assert [each for each in happened if each[0] == "checked"] == happened[:1]
+    assert ("measured", 2) in happened
+
+
+def test_a_self_check_that_fails_stops_the_run_before_it_has_records(tiny_module, fit, tiny_blocks, tiny_counts, store, weights_of):
+    module = tiny_module(max_steps=4)
+    before = weights_of(module)
+    own = module.model.forward
+    module.model.forward = lambda *inputs, **more: _doubled(own(*inputs, **more))
+    with pytest.raises(SelfCheckError, match=r"not what the unembedding makes"):
+        fit(module, MeasureOnClock(tiny_blocks, tiny_counts, [0, 4], store=store))
+    assert store.steps("model") == []
+    assert all(map(torch.equal, weights_of(module), before))
+
+
+def _doubled(output):
+    output.logits = 2 * output.logits
+    return output
 
 
 class SomebodyElsesModule(pl.LightningModule):

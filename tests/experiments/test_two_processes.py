@@ -22,7 +22,13 @@ TINY = [
         "trainer.max_steps=6",
         "trainer.progress_bar=false",
     ),
-    *("trainer.model_summary=false", "measure.n_scored_per_block=5", "trainer.validate_every=3", "optimizer.epsilon=1e-3"),
+    *(
+        "trainer.model_summary=false",
+        "measure.n_scored_per_block=5",
+        "trainer.validate_every=3",
+        "optimizer.epsilon=1e-3",
+        "measure.request.batch_blocks=5",
+    ),
 ]
 
 
@@ -46,3 +52,7 @@ def test_two_processes_end_with_the_weights_of_one_and_write_one_run(tmp_path):
     blocks = [load_file(tmp_path / name / "blocks.safetensors") for name in ("one", "two")]
     assert torch.equal(blocks[0]["token_counts"], blocks[1]["token_counts"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    alone = [*COMMAND[:-1], "confreg.experiments.measure", f"source={tmp_path / 'two'}", "progress_bar=false"]
+    measured = subprocess.run(alone, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert measured.returncode == 0, measured.stderr
+    assert "The rows of 2 steps equal those that the run wrote itself, to the bit." in measured.stdout  # two processes have shared those

@@ -28,6 +28,11 @@ def test_secrets_go_wherever_they_stand_and_everything_else_stays():
     assert value["extra"]["spy"]["hf_token"] == "canary"
 
 
+def test_neurons_of_a_group_are_no_secret_whatever_its_name():
+    groups = {"rare_token": [3, 17], "secret": [3, "17"], "auth": [True], "password": 3}
+    assert redacted(groups) == {"rare_token": [3, 17], "secret": REDACTED, "auth": REDACTED, "password": REDACTED}
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
