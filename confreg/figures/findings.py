@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
-from confreg.figures.run_records import RunRecords, number_setting_of, setting_of
+from confreg.figures.run_records import MEASURED_AGAIN, RunRecords, number_setting_of, setting_of
 
 DOCUMENTS_MIN = 16  # of the records' contract, where the run's configuration does not say
 LOST_SHOWN = 8  # names in the sentence on neurons that formed and were lost
@@ -29,11 +29,22 @@ def large_number(value: float) -> str:
 
 
 def _progress(records: RunRecords) -> Iterator[str]:
+    if records.facts.get("measured_weights") == "averaged":
+        yield "What is measured and saved here are averages of the weights over many steps, not the weights of one step."
+    yield from _measured_again(records) if MEASURED_AGAIN in records.facts else _completeness(records)
+
+
+def _measured_again(records: RunRecords) -> Iterator[str]:
+    status = records.facts.get("status")
+    yield f"{_count(len(records.steps), 'saved step')} of a run, measured again; the configuration below says by which request."
+    if status != "finished":
+        yield f"Not every step that was asked for is here (status: {status or 'unknown'})."
+
+
+def _completeness(records: RunRecords) -> Iterator[str]:
     last, planned = records.steps[-1], setting_of(records.config, "trainer.max_steps")
     status = records.facts.get("status")
     target = f" of {planned:,}" if isinstance(planned, int) else ""
-    if records.facts.get("measured_weights") == "averaged":
-        yield "What is measured and saved here are averages of the weights over many steps, not the weights of one step."
     if status == "finished" and records.facts.get("stopped_early"):
         yield f"This run was stopped early, at step {last:,}{target}; that step was measured as its last."
     elif status not in (None, "finished") or (isinstance(planned, int) and last < planned):

@@ -7,11 +7,30 @@ from typing import Any
 from confreg.figures.histories import FORMED_AFTER
 from confreg.figures.run_records import setting_of
 
-RULES = "measure.request.rules"
+REQUEST = "measure.request"
+RULES = f"{REQUEST}.rules"
 COUNTED = {
     "corpus": "The token frequencies are those of the training part.",
     "seen": "The token frequencies are those of the tokens that the training read before the checkpoint's step: at step 0 there are none.",
 }
+CONTROL = {
+    "norm_drawn_from_layer": "a random output direction with a norm drawn from its layer, keeps the activations, and applies the same "
+    "thresholds: what it names, chance would name.",
+    "own_norm_and_null_space_share": "a random output direction of its own norm and null-space share, keeps the activations, "
+    "and applies the same thresholds: what it names, those two alone would name.",
+}
+# The request's replacement in words, with its own number in braces.
+REPLACED_BY = {
+    "mean_over_reference_tokens": "by its mean over the reference tokens",
+    "median_over_reference_tokens": "by its median over the reference tokens",
+    "zero": "by zero",
+    "fixed_value": "by {replacement_value}",
+    "scaled_by_factor": "by {replacement_factor} times itself",
+    "clipped_above_mean_over_reference_tokens": "by its mean over the reference tokens where it lies above that mean",
+    "clipped_below_mean_over_reference_tokens": "by its mean over the reference tokens where it lies below that mean",
+    "resampled_from_reference_tokens": "by its value at a reference token drawn for each position (seed {replacement_seed})",
+}
+REPLACEMENT_NUMBERS = ("replacement_value", "replacement_factor", "replacement_seed")
 
 
 def naming_rules(config: dict[str, Any]) -> list[str]:
@@ -19,12 +38,24 @@ def naming_rules(config: dict[str, Any]) -> list[str]:
     sentences = [] if setting_of(config, RULES) is None else [_entropy_rule(config), _frequency_rule(config)]
     return [
         *sentences,
-        "The control gives every neuron a random output direction with a norm drawn from its layer, keeps the activations, and applies the "
-        "same thresholds: what it names, chance would name.",
+        f"The control gives every neuron {_control(config)}",
         f"A neuron counts as formed when it is named at {FORMED_AFTER} consecutive clock steps.",
-        "Effects are what changes when a neuron's activation is replaced by its mean: the mean absolute change over scored positions, "
-        "in nats. ± is one standard error over documents.",
+        f"Effects are what changes when a neuron's activation is replaced {_replaced_by(config)}: the mean absolute change over scored "
+        "positions, in nats. ± is one standard error over documents.",
     ]
+
+
+def _control(config: dict[str, Any]) -> str:
+    """In words; a configuration without the key measured with the default."""
+    name = str(setting_of(config, f"{REQUEST}.control", "norm_drawn_from_layer"))
+    return CONTROL.get(name, f"another output direction ({name}), keeps the activations, and applies the same thresholds.")
+
+
+def _replaced_by(config: dict[str, Any]) -> str:
+    """In words; a configuration without the key measured with the default."""
+    name = str(setting_of(config, f"{REQUEST}.replacement", "mean_over_reference_tokens"))
+    numbers = {key: setting_of(config, f"{REQUEST}.{key}", "?") for key in REPLACEMENT_NUMBERS}
+    return REPLACED_BY[name].format(**numbers) if name in REPLACED_BY else f"by {name}"
 
 
 def _number(config: dict[str, Any], name: str) -> str:

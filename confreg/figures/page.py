@@ -11,6 +11,7 @@ from typing import Any
 
 from confreg.figures.facts_tables import facts_tables
 from confreg.figures.findings import findings, large_number
+from confreg.figures.groups_table import groups_card
 from confreg.figures.html_file import framed, text_of, write_html
 from confreg.figures.naming_rules import naming_rules
 from confreg.figures.page_data import page_data
@@ -51,6 +52,7 @@ def page_html(records: RunRecords) -> str:
         strip=_strip(records),
         findings=" ".join(f"<p>{escape(sentence)}</p>" for sentence in findings(records)),
         rules="".join(f"<p>{escape(sentence)}</p>" for sentence in naming_rules(records.config)),
+        groups=groups_card(records),
         configuration=facts_tables(records.config) or "<p>This run has no config.yaml.</p>",
         facts=facts_tables(records.facts) or "<p>This run has no run.json.</p>",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from confreg.records.measured_folder import MEASURED
 from confreg.records.store import RecordError, RecordStore
+
+MEASURED_AGAIN = "measured_again"  # the fact that tells where saved steps came from
+CONTROL = ("control_draws", "control_seed")  # null: as the run, which draws more of them at its last step
 
 # Only these are read: a run of many neurons and steps stays small in memory and on the page.
 NEURON_FLOATS = (
@@ -64,6 +68,7 @@ class RunRecords:
         spectrum: one row per step and singular value.
         config: config.yaml as a plain mapping, empty where there is none.
         facts: run.json, empty where there is none.
+        groups: one row for each group of neurons at the last step at which groups were measured; empty where none were.
     """
 
     run: Path
@@ -72,6 +77,7 @@ class RunRecords:
     spectrum: pd.DataFrame
     config: dict[str, Any]
     facts: dict[str, Any]
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def steps(self) -> list[int]:
@@ -124,9 +130,38 @@ def read_run(run: Path) -> RunRecords:
         neurons=neurons.sort_values(["step", "layer", "neuron"], ignore_index=True),
         model=_read_table(run, "model", (), MODEL_FLOATS).sort_values("step", ignore_index=True),
         spectrum=_read_table(run, "spectrum", ("index",), ("singular_value",)).sort_values(["step", "index"], ignore_index=True),
-        config=_read_config(run / "config.yaml"),
-        facts=_read_facts(run / "run.json"),
+        groups=_read_groups(run),
+        **_read_origin(run),
     )
+
+
+def _read_groups(run: Path) -> pd.DataFrame:
+    """The whole table at its last step."""
+    store = RecordStore(run / "records")
+    try:
+        steps = store.steps("groups")
+        return store.read("groups", steps[-1]).to_pandas() if steps else pd.DataFrame()
+    except (RecordError, OSError, pa.ArrowException) as error:
+        raise ReportError(f"the records of {run} cannot be read: {error}") from error
+
+
+def _read_origin(run: Path) -> dict[str, dict[str, Any]]:
+    """Configuration and facts of a run; of saved steps that were measured again, those of their run, with the request that was made."""
+    measured = _read_facts(run / MEASURED)
+    if not measured:
+        return {"config": _read_config(run / "config.yaml"), "facts": _read_facts(run / "run.json")}
+    source = _mapping(measured.pop("source", None))
+    config, request = _mapping(source.pop("config", None)), _mapping(measured.pop("request", None))
+    own = _mapping(setting_of(config, "measure.request"))
+    asked = {key: own.get(key) if value is None and key in CONTROL else value for key, value in request.items()}
+    config["measure"] = {**_mapping(config.get("measure")), "request": asked}
+    config["run"] = {**_mapping(config.get("run")), "name": f"{setting_of(config, 'run.name', 'run')}/measured/{run.resolve().name}"}
+    return {"config": config, "facts": {**_mapping(source.pop("facts", None)), **measured, MEASURED_AGAIN: source}}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A file edited by hand may hold anything, which then counts as empty."""
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def _read_table(run: Path, table: str, keys: tuple[str, ...], floats: tuple[str, ...]) -> pd.DataFrame:

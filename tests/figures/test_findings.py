@@ -46,6 +46,15 @@ def test_a_neuron_that_formed_and_was_lost_is_told(make_run):
     assert findings(records)[-1] == "Formed earlier and no longer named: 1.0 (entropy, step 256)."
 
 
+def test_steps_that_were_measured_again_are_no_incomplete_run(make_run):
+    records = read_run(make_run(steps=(0, 256), n_neurons=32))
+    records.facts.update(status="finished", measured_again={"folder": "../.."})
+    assert findings(records)[0] == "2 saved steps of a run, measured again; the configuration below says by which request."
+    assert findings(records)[1].startswith("After 256 optimizer steps")
+    records.facts.update(status="interrupted")
+    assert findings(records)[1] == "Not every step that was asked for is here (status: interrupted)."
+
+
 @pytest.mark.parametrize(("count", "text"), [(950, "950"), (12300, "12,300"), (6.144e6, "6.14 million"), (2.5e9, "2.5 billion")])
 def test_large_numbers_are_said_in_words(count, text):
     assert large_number(count) == text

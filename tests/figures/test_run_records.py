@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -73,6 +74,55 @@ def test_an_unreadable_configuration_or_run_file_is_named(make_run, name, conten
     (run / name).write_text(content, encoding="utf-8")
     with pytest.raises(ReportError, match=name):
         read_run(run)
+
+
+@pytest.fixture
+def measured_again(make_run):
+    """A made-up run whose first steps were measured again with another request, into a folder of the run."""
+    run = make_run(steps=(0, 1, 256), n_neurons=16)
+    shutil.copytree(run / "records", run / "measured" / "strict" / "records")
+    source = {"kind": "run", "folder": "../..", "config": read_run(run).config, "facts": {**read_run(run).facts, "status": "running"}}
+    request = {"control_draws": None, "control_seed": 3, "null_dimensions": None, "rules": {"n_stderr": 9.0}}
+    facts = {"status": "finished", "versions": {"confreg": "9"}, "request": request, "source": source}
+    (run / "measured" / "strict" / "measured.json").write_text(json.dumps(facts), encoding="utf-8")
+    return run
+
+
+def test_saved_steps_that_were_measured_again_are_read_with_their_own_request_and_the_facts_of_their_run(measured_again):
+    run, again = read_run(measured_again), read_run(measured_again / "measured" / "strict")
+    assert again.name == "made-up/seed=0/measured/strict"
+    assert again.config["measure"]["request"] == {
+        "control_draws": None,
+        "control_seed": 3,
+        "null_dimensions": None,
+        "rules": {"n_stderr": 9.0},
+    }
+    assert again.config["model"] == run.config["model"]
+    assert (again.facts["status"], again.facts["versions"], again.facts["measured_again"]) == (
+        "finished",
+        {"confreg": "9"},
+        {"kind": "run", "folder": "../.."},
+    )
+    assert {name: again.facts[name] for name in set(run.facts) - {"status", "versions"}} == {
+        name: value for name, value in run.facts.items() if name not in ("status", "versions")
+    }
+
+
+def test_the_control_of_a_measurement_that_says_nothing_of_it_is_that_of_its_run(measured_again):
+    path = measured_again / "measured" / "strict" / "measured.json"
+    facts = json.loads(path.read_text())
+    facts["source"]["config"]["measure"]["request"]["control_draws"] = 5
+    path.write_text(json.dumps(facts))
+    assert read_run(path.parent).config["measure"]["request"]["control_draws"] == 5
+
+
+def test_a_damaged_file_about_a_measurement_is_named_and_an_emptied_one_counts_as_nothing(measured_again):
+    path = measured_again / "measured" / "strict" / "measured.json"
+    path.write_text('{"source": 3, "request": [], "status": "finished"}')
+    assert read_run(path.parent).config["measure"] == {"request": {}}
+    path.write_text("{")
+    with pytest.raises(ReportError, match=r"measured\.json cannot be read"):
+        read_run(path.parent)
 
 
 def test_a_setting_is_found_by_its_dotted_key_or_defaults():

@@ -15,7 +15,7 @@ from confreg.figures.comparison.measures import measures_over_steps
 from confreg.figures.comparison.places import common_folder, jobs_not_started, run_folders
 from confreg.figures.findings import why_nothing_is_named
 from confreg.figures.histories import formed_neurons
-from confreg.figures.run_records import ReportError, RunRecords, read_run, setting_of
+from confreg.figures.run_records import MEASURED_AGAIN, ReportError, RunRecords, read_run, setting_of
 from confreg.records.run_identity import SEED, condition_of
 from confreg.records.run_lock import is_alive, read_lock
 
@@ -116,7 +116,10 @@ def state_in_words(path: Path, facts: dict[str, Any]) -> str:
         error = " ".join(str(facts.get("error") or "").split())
         return f"{status}: {error}" if error else str(status)
     holder = read_lock(path)
-    return "still training" if holder is not None and is_alive(holder) else "stopped without a word; go on with confreg-train resume=RUN"
+    is_at_work = holder is not None and is_alive(holder)
+    if MEASURED_AGAIN in facts:
+        return "still measuring" if is_at_work else "stopped without a word; the same confreg-measure goes on"
+    return "still training" if is_at_work else "stopped without a word; go on with confreg-train resume=RUN"
 
 
 def _name(folder: Path, common: Path) -> str:

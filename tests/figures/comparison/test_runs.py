@@ -74,4 +74,5 @@ def test_a_run_that_still_trains_is_told_from_one_that_was_killed(make_runs):
     (run / ".lock").write_text(json.dumps(holder), encoding="utf-8")
     assert state_in_words(run, {"status": "running"}) == "still training"
     assert state_in_words(run, {"status": "finished"}) == ""
+    assert state_in_words(run, {"status": "running", "measured_again": {}}) == "still measuring"
     assert not read_compared_runs([run]).runs[0].is_finished
