@@ -45,7 +45,7 @@ def test_the_cost_is_linear_in_control_draws_and_in_blocks(model: PreTrainedMode
         ticks = itertools.count()
         monkeypatch.setattr("confreg.cost.time.perf_counter", lambda: float(next(ticks)))  # every piece takes one second
         many = replace(blocks, reference=blocks.reference.repeat(copies, 1), measured=blocks.measured.repeat(copies, 1))
-        return estimate_cost(model, many, COUNTS, MeasurementRequest(control_draws=draws)).seconds
+        return estimate_cost(model, many, COUNTS, MeasurementRequest(control_draws=draws, batch_blocks=2)).seconds
 
     none, one, four = (seconds(draws) for draws in (0, 1, 4))
     assert one > none

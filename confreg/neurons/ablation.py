@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,18 @@ class Baseline:
         """Of the unablated prediction, for some of the vocabulary."""
         logits = self.scaled_logits[:, tokens] + self.output_bias[tokens]
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    @cached_property
+    def has_scaled_logits(self) -> bool:
+        """Whether the logits are the scaled ones: no bias, no cap."""
+        return self.softcap is None and not self.output_bias.any()
+
+    def in_float64(self, positions: slice | Tensor) -> Baseline:
+        """The same for some of the positions, in float64."""
+        logits, bias, log_q, direction = (
+            each.double() for each in (self.scaled_logits[positions], self.output_bias, self.frequency_log_probs, self.frequency_direction)
+        )
+        return Baseline(logits, bias, self.targets[positions], self.scale[positions], log_q, direction, self.softcap)
 
     def log_probs(self) -> Float[Tensor, "position vocab"]:
         """Nats, of the unablated prediction."""

@@ -32,7 +32,7 @@ from confreg.neurons.fields import PositionFields
 from confreg.neurons.moments import Moments, SharedMoments
 from confreg.neurons.orders import cheapest_orders, reaches
 from confreg.neurons.ranks import Neighbours, reciprocal_rank_change
-from confreg.neurons.reach import Reach
+from confreg.neurons.reach import Extent, Reach
 from confreg.neurons.series import Coefficients
 from confreg.neurons.temperatures import Temperatures
 from confreg.neurons.writes import NeuronWrites, slices
@@ -96,11 +96,11 @@ class _Positions:
 
     @cached_property
     def near_target(self) -> Neighbours:
-        return Neighbours.of(self.fields, self.baseline.targets)
+        return Neighbours(self.fields, self.baseline.targets)
 
     @cached_property
     def near_top(self) -> Neighbours:
-        return Neighbours.of(self.fields, self.baseline.logits().argmax(-1))
+        return Neighbours(self.fields, self.fields.top)
 
     @cached_property
     def rank(self) -> Tensor:
@@ -115,13 +115,6 @@ class _Positions:
             known = self.__dict__["_shared"] = SharedMoments(self.fields, writes.unembedding, every_variant)
         return known
 
-    def temperatures(self, writes: NeuronWrites) -> Temperatures:
-        """Those that all neurons with this unembedding share."""
-        known = self.__dict__.get("_temperatures")
-        if known is None or known.unembedding is not writes.unembedding:
-            known = self.__dict__["_temperatures"] = Temperatures(self.fields, writes.unembedding)
-        return known
-
 
 def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
     """All changes of some positions and neurons."""
@@ -130,7 +123,8 @@ def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
     is_done = torch.zeros_like(at.scaled, dtype=torch.bool)
     writes = _linear_writes(there, ablation)
     if writes is not None:
-        is_done = _fill_from_series(changes, there, writes, at, wanted)
+        reach = Reach.of(there.fields, writes, at)
+        is_done = _fill_from_series(changes, there, (writes, at, reach.every), wanted)
     position, neuron = (~is_done).nonzero(as_tuple=True)
     for part in slices(len(position), ELEMENTS_OF_ROWS // there.fields.baseline.scaled_logits.shape[1]):
         pair = position[part], neuron[part]
@@ -138,7 +132,8 @@ def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
             changes[name][pair] = values
     if wanted.temperature and writes is not None:
         changes["divergence_from_temperature"][~is_done] = torch.nan
-        there.temperatures(writes).improve(writes, at, changes["divergence"], changes["divergence_from_temperature"])
+        nearby = changes["divergence_from_temperature"]
+        Temperatures(there.fields, writes, at).improve(nearby, changes["divergence"], reach.total)
     return changes
 
 
@@ -149,13 +144,13 @@ def _linear_writes(there: _Positions, ablation: Ablation) -> NeuronWrites | None
 
 
 def _fill_from_series(
-    changes: Changes, there: _Positions, writes: NeuronWrites, at: Coefficients, wanted: Wanted
+    changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Extent], wanted: Wanted
 ) -> Bool[Tensor, "position neuron"]:
     """Write what series reach into ``changes``, and return for which pairs all of them are done."""
-    reach = Reach.of(there.fields, writes, at)
-    order_of_neuron = cheapest_orders(reach, writes.w_out.shape[1])
+    writes, at, extent = of_pairs
+    order_of_neuron = cheapest_orders(extent, writes.w_out.shape[1])
     groups = {int(order): (order_of_neuron == order).nonzero()[:, 0] for order in order_of_neuron.unique() if order}
-    is_done = torch.zeros_like(reach.largest, dtype=torch.bool)
+    is_done = torch.zeros_like(extent.largest, dtype=torch.bool)
     if not groups:
         return is_done
     parts = {order: writes.part(neurons) for order, neurons in groups.items()}
@@ -164,17 +159,21 @@ def _fill_from_series(
         found = expanded_changes(there.fields, parts[order], at.part(every), moments, wanted)
         for name, values in found.items():
             changes[name][every] = values
-        is_done[every] = reaches(order, reach)[every]
+        is_done[every] = reaches(order, extent)[every]
     if wanted.ranks:
-        _fill_ranks(changes, there, (writes, at, reach.change_range, is_done))
+        _fill_ranks(changes, there, (writes, at, is_done))
     return is_done
 
 
-def _fill_ranks(changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Tensor, Tensor]) -> None:
+def _fill_ranks(changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Tensor]) -> None:
     """Arg max and rank of the pairs that are done otherwise."""
-    changes["argmax"].copy_(there.near_top.more_above(*of_pairs) > 0)
-    after = there.rank + there.near_target.more_above(*of_pairs)
-    changes["reciprocal_rank"].copy_(reciprocal_rank_change(there.rank.expand_as(after), after, changes["reciprocal_rank"].dtype))
+    writes, at, pairs = of_pairs
+    is_top = (there.baseline.targets == there.fields.top).unsqueeze(-1)
+    above_top = there.near_top.more_above(writes, at, pairs)
+    above_target = torch.where(is_top, above_top, there.near_target.more_above(writes, at, pairs & ~is_top))
+    changes["argmax"].copy_(above_top > 0)
+    before, dtype = there.rank.expand_as(above_target), changes["reciprocal_rank"].dtype
+    changes["reciprocal_rank"].copy_(reciprocal_rank_change(before, before + above_target, dtype))
 
 
 def coefficients(fields: PositionFields, ablation: Ablation) -> Coefficients:

@@ -7,14 +7,16 @@ however large the change.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vecdot
 
 from confreg.neurons.ablation import Ablation, Wanted
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.ranks import reciprocal_rank_change
+from confreg.neurons.ranks import count_of_ones, reciprocal_rank_change
 from confreg.neurons.series import Coefficients, Tilted
 
 Rows = Float[Tensor, "pair vocab"]
@@ -30,7 +32,7 @@ STEP_MIN = {torch.float32: 1e-3, torch.float64: 1e-7}
 class RowsOfPairs:
     """Whole rows, one for each pair: the prediction and its changes Δ, whose mean under the prediction is not zero."""
 
-    log_p: Rows
+    probability: Rows  # p
     logit: Rows  # z - E z
     log_frequency: Rows  # log q - E log q
     total: Rows
@@ -48,28 +50,35 @@ class RowsOfPairs:
         scaled, write = baseline.scaled_logits[position].to(dtype), ablation.writes.rows(position, neuron).to(dtype)
         a, c, frozen_c = (each.to(dtype).unsqueeze(-1) for each in (at.scaled, at.write, at.write_frozen_norm))
         frozen_norm, scale_only = frozen_c * write, a * scaled
-        total = scale_only + c * write
+        total = torch.addcmul(scale_only, c, write)
         if ablation.post is not None:
             along = ablation.post.norm_change[pair].to(dtype).unsqueeze(-1) * ablation.post.logits[position].to(dtype)
             total, frozen_norm = total + (1 + a) * along, frozen_norm + along
-        uncapped = scaled + baseline.output_bias.to(dtype)
-        total, frozen_norm, scale_only = (capped_change(uncapped, each, baseline.softcap) for each in (total, frozen_norm, scale_only))
-        logits = uncapped if baseline.softcap is None else baseline.softcap * torch.tanh(uncapped / baseline.softcap)
-        log_p, log_q, direction = logits.log_softmax(-1), baseline.frequency_log_probs.to(dtype), baseline.frequency_direction.to(dtype)
-        p = log_p.exp()
-        return cls(
-            log_p,
-            logits - (p * logits).sum(-1, keepdim=True),
-            log_q - (p @ log_q).unsqueeze(-1),
-            total,
-            frozen_norm,
-            scale_only,
-            total - (total @ direction).unsqueeze(-1) * direction,
-        )
+        if baseline.softcap is not None:
+            uncapped = scaled + baseline.output_bias.to(dtype)
+            total, frozen_norm, scale_only = (capped_change(uncapped, each, baseline.softcap) for each in (total, frozen_norm, scale_only))
+        direction = baseline.frequency_direction.to(dtype)
+        frozen_frequency = torch.addr(total, total @ direction, direction, alpha=-1)
+        return cls(*_prediction(fields, position, dtype), total, frozen_norm, scale_only, frozen_frequency)
+
+    @cached_property
+    def log_p(self) -> Rows:
+        """Nats; tokens without any probability keep theirs."""
+        return self.logit.log_softmax(-1)
 
     def largest(self) -> Float[Tensor, "pair"]:
         """Largest change of any logit in any variant; nats."""
         return torch.stack([each.abs().amax(-1) for each in (self.total, self.frozen_norm, self.frozen_frequency)]).amax(0)
+
+
+def _prediction(fields: PositionFields, position: Int[Tensor, "pair"], dtype: torch.dtype) -> tuple[Rows, Rows, Rows]:
+    """Probabilities, centred logits and centred log-frequencies of each pair's position."""
+    if dtype == fields.log_partition.dtype:
+        every = fields.every
+        return every.probability[position], every.logit[position], every.log_frequency[position]
+    logits, log_q = fields.baseline.in_float64(position).logits(), fields.baseline.frequency_log_probs.to(dtype)
+    p = logits.softmax(-1)
+    return p, logits - (p * logits).sum(-1, keepdim=True), log_q - (p @ log_q).unsqueeze(-1)
 
 
 def capped_change(uncapped: Rows, change: Rows, softcap: float | None) -> Rows:
@@ -83,25 +92,30 @@ def capped_change(uncapped: Rows, change: Rows, softcap: float | None) -> Rows:
 class Exact:
     """The effects of some pairs."""
 
-    def __init__(self, rows: RowsOfPairs, targets: Int[Tensor, "pair"], frequency: Float[Tensor, "vocab"]) -> None:
-        self.rows, self.targets, self.p = rows, targets.unsqueeze(-1), rows.log_p.exp()
-        self.frequency = frequency.to(rows.log_p.dtype)
+    def __init__(self, rows: RowsOfPairs, fields: PositionFields, position: Int[Tensor, "pair"]) -> None:
+        self.rows, self.p = rows, rows.probability
+        self.targets, self.top = (each[position].unsqueeze(-1) for each in (fields.baseline.targets, fields.top))
+        self.frequency = fields.baseline.frequency_log_probs.exp().to(self.p.dtype)
 
     def tilted(self, change: Rows, with_means: bool = True) -> tuple[Tilted, Rows]:
         """The prediction that a change makes, and the change with its mean taken out."""
-        centred = change - (self.p * change).sum(-1, keepdim=True)
-        divergence, difference = self._tilt(centred)
-        if not with_means:
-            return Tilted(divergence), centred
-        means = ((difference * each).sum(-1) for each in (centred, self.rows.logit, self.rows.log_frequency))
-        return Tilted(divergence, *means), centred
+        centred = change - vecdot(self.p, change).unsqueeze(-1)
+        fields = (centred, self.rows.logit, self.rows.log_frequency) if with_means else ()
+        if centred.dtype == torch.float64:
+            divergence, difference = self._tilt(centred)
+            return Tilted(divergence, *(vecdot(difference, each) for each in fields)), centred
+        weighted = torch.expm1(centred).mul_(self.p)
+        growth = weighted.sum(-1)
+        return Tilted(
+            torch.log1p(growth), *(vecdot(weighted, each) / (1 + growth) for each in fields)
+        ), centred  # their means under p are 0
 
     def _tilt(self, centred: Rows) -> tuple[Float[Tensor, "pair"], Rows]:
         """log E_p exp Δ, and p' - p."""
         if centred.dtype == torch.float64:
             mass_before = self.rows.log_p.logsumexp(-1)  # zero but for rounding, so that no change has exactly no effect
             divergence = (self.rows.log_p + centred).logsumexp(-1) - mass_before
-            return divergence, (self.rows.log_p + centred - divergence.unsqueeze(-1)).exp() - self.p
+            return divergence, (self.rows.log_p + centred - divergence.unsqueeze(-1)).exp() - self.rows.log_p.exp()
         weighted = self.p * torch.expm1(centred)
         growth = weighted.sum(-1, keepdim=True)
         return torch.log1p(growth).squeeze(-1), (weighted - self.p * growth) / (1 + growth)
@@ -114,17 +128,12 @@ class Exact:
         """Change of D(P_freq || P_model)."""
         return tilted.divergence - centred @ self.frequency
 
-    def rank(self, change: Rows) -> Int[Tensor, "pair"]:
-        """Tokens above the target after a change."""
-        return self._above(change, self.targets).sum(-1)
-
-    def argmax_changed(self, change: Rows) -> Bool[Tensor, "pair"]:
-        """Whether another token is the most likely one after a change; ties change nothing."""
-        return self._above(change, self.rows.logit.argmax(-1, keepdim=True)).any(-1)
-
-    def _above(self, change: Rows, token: Int[Tensor, "pair 1"]) -> Bool[Tensor, "pair vocab"]:
-        gap = self.rows.logit - self.rows.logit.gather(-1, token)
-        return gap + (change - change.gather(-1, token)) > 0
+    def rank_changes(self, change: Rows) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair"]]:
+        """Whether another token is the most likely one, 1 or 0, and the change of 1 / (rank + 1) of the target; ties change nothing."""
+        before, after = self.rows.logit, self.rows.logit + change
+        is_another = (after.amax(-1) > after.gather(-1, self.top).squeeze(-1)).to(change.dtype)
+        before, after = (count_of_ones(each.gt(each.gather(-1, self.targets)).to(each.dtype).sum(-1)) for each in (before, after))
+        return is_another, reciprocal_rank_change(before, after, change.dtype)
 
     def least_divergence(self, tilted: Tilted, centred: Rows) -> Float[Tensor, "pair"]:
         """Smallest D(p_β || p') over temperatures β > 0 of the unablated prediction; of a large change there may be several minima."""
@@ -190,7 +199,7 @@ def exact_changes(
 def _changes(
     rows: RowsOfPairs, fields: PositionFields, pair: tuple[Tensor, Tensor], wanted: Wanted, with_temperature: bool
 ) -> dict[str, Tensor]:
-    exact = Exact(rows, fields.baseline.targets[pair[0]], fields.baseline.frequency_log_probs.exp())
+    exact = Exact(rows, fields, pair[0])
     total, frozen_norm = exact.tilted(rows.total), exact.tilted(rows.frozen_norm)
     frozen_frequency = exact.tilted(rows.frozen_frequency, with_means=wanted.every_variant)
     changes = {
@@ -205,9 +214,7 @@ def _changes(
     if wanted.scale_only:
         changes["loss_scale_only"] = exact.loss(*exact.tilted(rows.scale_only, with_means=False))
     if wanted.ranks:
-        before, after = (exact.rank(change) for change in (torch.zeros_like(rows.total), rows.total))
-        changes["argmax"] = exact.argmax_changed(rows.total).to(rows.total.dtype)
-        changes["reciprocal_rank"] = reciprocal_rank_change(before, after, rows.total.dtype)
+        changes["argmax"], changes["reciprocal_rank"] = exact.rank_changes(rows.total)
     if wanted.temperature:
         changes["divergence"] = total[0].divergence.clamp(min=0)
         if with_temperature:

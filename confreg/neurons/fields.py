@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from confreg.neurons.ablation import Baseline
@@ -46,6 +46,16 @@ class PositionFields:
         mass = p.sum(-1, dtype=torch.float64)  # 1 but for the rounding of the partition, which a mean of many nats would feel
         means = (((p * each).sum(-1, dtype=torch.float64) / mass).to(logits.dtype) for each in fields)
         return cls(baseline, log_partition, *means)
+
+    @cached_property
+    def every(self) -> Fields:
+        """The fields over the whole vocabulary."""
+        return self.of_tokens()
+
+    @cached_property
+    def top(self) -> Int[Tensor, "position"]:
+        """The most likely token."""
+        return self.baseline.logits().argmax(-1)
 
     @cached_property
     def largest_logit(self) -> Float[Tensor, "position 1"]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from confreg.neurons.moments import orders_of_weights, temperature_weights
-from confreg.neurons.reach import Reach
+from confreg.neurons.reach import Extent
 
 ORDERS = (2, 3, 4, 5, 6, 8)
 # The first term left out, for a logit or log-frequency three nats from its mean: relative to the change's standard deviation under the
@@ -29,10 +29,10 @@ def longest_reach(order: int, dtype: torch.dtype) -> float:
     return min((TRUNCATION[dtype] * factor) ** (1 / order), (TRUNCATION_NATS[dtype] * factor) ** (1 / (order + 1)))
 
 
-def reaches(order: int, reach: Reach) -> Bool[Tensor, "position neuron"]:
+def reaches(order: int, extent: Extent) -> Bool[Tensor, "position neuron"]:
     """Which pairs a series to this order describes."""
-    term = first_term_left_out(order, reach.largest, reach.spread)
-    return (term <= TRUNCATION[term.dtype] * reach.spread) & (term <= TRUNCATION_NATS[term.dtype])
+    term = first_term_left_out(order, extent.largest, extent.spread)
+    return (term <= TRUNCATION[term.dtype] * extent.spread) & (term <= TRUNCATION_NATS[term.dtype])
 
 
 def first_term_left_out(order: int, largest: Float[Tensor, "*pair"], spread: Float[Tensor, "*pair"]) -> Float[Tensor, "*pair"]:
@@ -53,15 +53,15 @@ def cost_of_position(order: int, d_model: int) -> float:
     return n_weights * (COST_OF_WEIGHT + d_model)
 
 
-def cheapest_orders(reach: Reach, d_model: int) -> Int[Tensor, "neuron"]:
+def cheapest_orders(extent: Extent, d_model: int) -> Int[Tensor, "neuron"]:
     """For each neuron the order that costs least together with the whole rows of the pairs that it does not reach; 0: all whole rows."""
-    n_positions, n_neurons = reach.shape
-    whole_rows = reach.largest.new_full((n_neurons,), n_positions * COST_OF_ROW)
+    n_positions, n_neurons = extent.shape
+    whole_rows = extent.largest.new_full((n_neurons,), n_positions * COST_OF_ROW)
     costs, totals = [whole_rows], [whole_rows.sum()]
     for order in ORDERS:
-        missed = (~reaches(order, reach)).sum(0)
+        missed = (~reaches(order, extent)).sum(0)
         costs.append(n_positions * cost_of_pair(order) + COST_OF_ROW * missed)
         totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model))
     highest = int(torch.stack(totals).argmin())
-    orders = torch.tensor((0, *ORDERS), device=reach.largest.device)
+    orders = torch.tensor((0, *ORDERS), device=extent.largest.device)
     return orders[torch.stack(costs[: highest + 1]).argmin(0)]

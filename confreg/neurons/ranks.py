@@ -1,14 +1,14 @@
 """Whether replacing a neuron changes which token is the most likely, and how many lie above the target, from the few that can be passed.
 
-No token passes another whose logit is farther away than the whole range of the change. So for most pairs of position and neuron a handful
-of nearest tokens decides, exactly; the rest take the whole row.
+No token passes another whose logit is farther away than the change can carry one past the other. So for most pairs of position and neuron
+a handful of nearest tokens decides, exactly; the rest take the whole row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,103 +19,147 @@ from confreg.neurons.series import Coefficients
 from confreg.neurons.writes import NeuronWrites, slices
 
 N_NEAREST = (8, 32, 128, 512)  # tokens to look at: few, and where they do not decide, more
+SHARE_OF_A_ROW = 0.25  # from here on, looking at the whole vocabulary is cheaper than finding the nearest of it
 SHARE_OF_A_CROWD = 0.25  # of the neurons of a position: from here on, looking at all of them is cheaper than picking some
 ELEMENTS_AT_ONCE = 2**18  # pair x token x d_model of the nearest tokens, or pair x vocabulary: small enough for a core's cache
-
 
 Pair = tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]
 
 
 @dataclass(frozen=True)
+class _Nearest:
+    """Some tokens of some positions, by their distance from one of them, which comes first."""
+
+    positions: Int[Tensor, "near"]
+    tokens: Int[Tensor, "near token"]
+    gap: Float[Tensor, "near token"]  # logit minus that of the first
+    scaled_gap: Float[Tensor, "near token"]  # of the scaled logits
+    nearest: Float[Tensor, "near 1"]  # distance of the first other token
+    beyond: Float[Tensor, "near 1"]  # distance of the next one, which is not among them
+
+
 class Neighbours:
-    """The tokens nearest to one token of each position, by their logits; the token itself comes first."""
+    """The tokens around one token of each position."""
 
-    fields: PositionFields
-    tokens: Int[Tensor, "position neighbour"]
-    gap: Float[Tensor, "position neighbour"]  # logit minus that of the token itself
-    scaled_gap: Float[Tensor, "position neighbour"]  # of the scaled logits
-    beyond: dict[int, Float[Tensor, "position"]]  # distance of the next token after so many, the token itself not counted
+    def __init__(self, fields: PositionFields, token: Int[Tensor, "position"]) -> None:
+        self.fields, self.token = fields, token.unsqueeze(-1)
 
-    @classmethod
-    def of(cls, fields: PositionFields, token: Int[Tensor, "position"]) -> Neighbours:
-        """Of a token of each position."""
-        logits, scaled, itself = fields.baseline.logits(), fields.baseline.scaled_logits, token.unsqueeze(-1)
-        gap = logits - logits.gather(-1, itself)
-        distance = gap.abs().scatter(-1, itself, -1.0)  # the token itself comes first, whatever else has its logit
-        nearest, tokens = distance.topk(min(max(N_NEAREST) + 2, distance.shape[-1]), largest=False)
-        infinite = nearest.new_full((len(nearest),), torch.inf)
-        beyond = {n: nearest[:, n + 1] if nearest.shape[-1] > n + 1 else infinite for n in (0, *N_NEAREST)}
-        return cls(fields, tokens, gap.gather(-1, tokens), scaled.gather(-1, tokens) - scaled.gather(-1, itself), beyond)
-
-    def more_above(
-        self, writes: NeuronWrites, at: Coefficients, change_range: Float[Tensor, "position neuron"], pairs: Bool[Tensor, "position neuron"]
-    ) -> Int[Tensor, "position neuron"]:
+    def more_above(self, writes: NeuronWrites, at: Coefficients, pairs: Bool[Tensor, "position neuron"]) -> Int[Tensor, "position neuron"]:
         """How many more tokens lie above the token after the change than before, for the given pairs; 0 for the others.
 
         Args:
             writes: of the neurons.
             at: how far each pair goes along the scaled logits and its write.
-            change_range: bound on how much more the logit of one token changes than that of another; nats.
             pairs: those to count for.
         """
-        more = torch.zeros_like(change_range, dtype=torch.int64)
-        decides_not = [~(change_range < self.beyond[n].unsqueeze(-1)) for n in (0, *N_NEAREST)]
-        window = torch.stack(decides_not).sum(0) * pairs  # place of the first that decides; 0: none is needed
-        for which, n_nearest in enumerate(N_NEAREST, start=1):
-            needs = window == which
-            is_crowd = needs.sum(-1) >= SHARE_OF_A_CROWD * needs.shape[1]
-            for part in is_crowd.nonzero()[:, 0].split(max(1, ELEMENTS_AT_ONCE // (n_nearest * needs.shape[1]))):
-                more[part] = torch.where(needs[part], self._of_all_neurons(writes, at.part(part), part, n_nearest), more[part])
-            some, n_entries = needs & ~is_crowd.unsqueeze(-1), n_nearest * writes.elements_of_an_entry
-            self._fill(more, some, n_entries, partial(self._of_pairs, writes, n_nearest=n_nearest), at)
-        self._fill(more, window > len(N_NEAREST), len(writes.unembedding), partial(self._in_whole_rows, writes), at)
-        return more
+        count = _Count(self, writes, at)
+        carries, left = count.carries(), pairs
+        for n_nearest in N_NEAREST:
+            positions = left.any(-1).nonzero()[:, 0]
+            if n_nearest > SHARE_OF_A_ROW * self._distance.shape[-1] or not len(positions):
+                break
+            near = self._nearest(positions, n_nearest)
+            is_decided = left[positions] & (carries[positions] < near.beyond)
+            count.among(near, is_decided & ~(carries[positions] < near.nearest))
+            left = left.index_put((positions,), left[positions] & ~is_decided)
+        count.in_whole_rows(left)
+        return count.more
 
-    @staticmethod
-    def _fill(
-        more: Int[Tensor, "position neuron"],
-        needs: Bool[Tensor, "position neuron"],
-        n_entries: int,
-        count: Callable[[Coefficients, Pair], Int[Tensor, "pair"]],
-        at: Coefficients,
-    ) -> None:
-        """Count for some pairs, each of which takes so many entries."""
-        position, neuron = needs.nonzero(as_tuple=True)
-        for part in slices(len(position), ELEMENTS_AT_ONCE // n_entries):
+    @cached_property
+    def _distance(self) -> Float[Tensor, "position vocab"]:
+        """Of each token; that of the token itself is the smallest, whatever else has its logit."""
+        logits = self.fields.baseline.logits()
+        return (logits - logits.gather(-1, self.token)).abs_().scatter_(-1, self.token, -1.0)
+
+    def _nearest(self, positions: Int[Tensor, "near"], n_nearest: int) -> _Nearest:
+        nearest, tokens = self._distance[positions].topk(n_nearest + 2, largest=False)
+        gap, scaled_gap = self.gaps(positions, tokens[:, :-1])
+        return _Nearest(positions, tokens[:, :-1], gap, scaled_gap, nearest[:, 1:2], nearest[:, -1:])
+
+    def gaps(self, positions: Tensor, tokens: Int[Tensor, "near token"] | None = None) -> tuple[Tensor, Tensor]:
+        """How far logits and scaled logits lie above those of the token; default: of the whole vocabulary."""
+        baseline, itself = self.fields.baseline, self.token[positions]
+        scaled = baseline.scaled_logits[positions]
+        each = (scaled, scaled) if baseline.has_scaled_logits else (baseline.part(positions).logits(), scaled)
+        logit_gap, scaled_gap = ((of if tokens is None else of.gather(-1, tokens)) - of.gather(-1, itself) for of in each)
+        return logit_gap, scaled_gap
+
+
+class _Count:
+    """Adds up, for pairs of position and neuron, how many more tokens lie above the token."""
+
+    def __init__(self, neighbours: Neighbours, writes: NeuronWrites, at: Coefficients) -> None:
+        self.neighbours, self.writes, self.at = neighbours, writes, at
+        self.own = writes.to_tokens_of(neighbours.token).squeeze(1)  # what each neuron writes to the token
+        self.more = torch.zeros_like(at.scaled, dtype=torch.int64)
+
+    def carries(self) -> Float[Tensor, "position neuron"]:
+        """How far from the token another one may lie, nats, and yet be carried past it.
+
+        The change along the scaled logits is, where they are the logits, one of all distances by the factor s / s'.
+        """
+        smallest, largest = self.writes.extremes
+        by_write = self.at.write.abs() * torch.maximum(largest - self.own, self.own - smallest)
+        baseline = self.neighbours.fields.baseline
+        if baseline.has_scaled_logits:
+            return by_write / (1 + self.at.scaled)
+        width = baseline.scaled_logits.amax(-1, keepdim=True) - baseline.scaled_logits.amin(-1, keepdim=True)
+        return by_write + self.at.scaled.abs() * width
+
+    def among(self, near: _Nearest, needs: Bool[Tensor, "near neuron"]) -> None:
+        """Count for some pairs, which these tokens decide."""
+        is_crowd = _is_crowd(needs)
+        n_tokens = near.tokens.shape[-1]
+        for part in _parts(is_crowd, n_tokens * needs.shape[1]):
+            positions = near.positions[part]
+            write = self.writes.to_tokens_of(near.tokens[part])
+            self._of_all_neurons(positions, needs[part], (near.gap[part], near.scaled_gap[part]), (write.mT, write[:, 0]))
+        row, neuron = (needs & ~is_crowd.unsqueeze(-1)).nonzero(as_tuple=True)
+        for pairs in slices(len(row), ELEMENTS_AT_ONCE // (n_tokens * self.writes.elements_of_an_entry)):
+            at, pair = row[pairs], (near.positions[row[pairs]], neuron[pairs])
+            write = self.writes.at(pair[1], near.tokens[at])
+            self._of_pairs(pair, (near.gap[at], near.scaled_gap[at]), (write, write[:, :1]))
+
+    def in_whole_rows(self, needs: Bool[Tensor, "position neuron"]) -> None:
+        """Count for some pairs among all tokens."""
+        n_tokens, matrix = len(self.writes.unembedding), self.writes.matrix
+        is_crowd = _is_crowd(needs) & (matrix is not None)
+        for positions in _parts(is_crowd, n_tokens * needs.shape[1]):
+            assert matrix is not None
+            own = matrix.T[self.neighbours.token[positions, 0]]
+            self._of_all_neurons(positions, needs[positions], self.neighbours.gaps(positions), (matrix, own))
+        position, neuron = (needs & ~is_crowd.unsqueeze(-1)).nonzero(as_tuple=True)
+        for part in slices(len(position), ELEMENTS_AT_ONCE // n_tokens):
             pair = position[part], neuron[part]
-            more[pair] = count(at.part(pair), pair)
+            write = self.writes.rows(*pair)
+            self._of_pairs(pair, self.neighbours.gaps(pair[0]), (write, write.gather(-1, self.neighbours.token[pair[0]])))
 
-    def _of_all_neurons(
-        self, writes: NeuronWrites, at: Coefficients, positions: Int[Tensor, "position"], n_nearest: int
-    ) -> Int[Tensor, "position neuron"]:
-        """At some positions, among so many nearest tokens."""
-        near = slice(1, n_nearest + 1)
-        gap, scaled_gap = (each[positions, near].unsqueeze(-1) for each in (self.gap, self.scaled_gap))
-        after = torch.addcmul(gap, at.scaled.unsqueeze(1), scaled_gap)
-        after.addcmul_(at.write.unsqueeze(1), writes.to_tokens_of(self.tokens[positions, near]))
-        own = at.write * writes.to_tokens_of(self.tokens[positions, :1]).squeeze(1)
-        return _count(after.gt_(own.unsqueeze(1)).sum(1)) - (gap > 0).sum(1)
+    # Of what is written, that to the token itself comes last, from the same product as the rest: it shall not pass itself by rounding.
 
-    def _of_pairs(self, writes: NeuronWrites, at: Coefficients, pair: Pair, n_nearest: int) -> Int[Tensor, "pair"]:
-        """Of some pairs, among so many nearest tokens."""
-        near = slice(0, n_nearest + 1)
-        gap, scaled_gap, write = self.gap[pair[0], near], self.scaled_gap[pair[0], near], writes.at(pair[1], self.tokens[pair[0], near])
-        return self._count_above(at, gap, scaled_gap, (write, write[:, :1]))
+    def _of_all_neurons(self, positions: Tensor, needs: Tensor, gaps: tuple[Tensor, Tensor], write_and_own: tuple[Tensor, Tensor]) -> None:
+        along_scaled, along_write = (each[positions].unsqueeze(-1) for each in (self.at.scaled, self.at.write))
+        gap, scaled_gap, (write, own) = *gaps, write_and_own
+        after = torch.addcmul(gap.unsqueeze(1), along_scaled, scaled_gap.unsqueeze(1)).addcmul_(along_write, write)
+        above = count_of_ones(after.gt_(along_write * own.unsqueeze(-1)).sum(-1))
+        self.more[positions] = torch.where(needs, above - (gap > 0).sum(-1, keepdim=True), self.more[positions])
 
-    def _in_whole_rows(self, writes: NeuronWrites, at: Coefficients, pair: Pair) -> Int[Tensor, "pair"]:
-        """Of some pairs, among all tokens."""
-        baseline, token, write = self.fields.baseline.part(pair[0]), self.tokens[pair[0], :1], writes.rows(*pair)
-        gap, scaled_gap = (each - each.gather(-1, token) for each in (baseline.logits(), baseline.scaled_logits))
-        return self._count_above(at, gap, scaled_gap, (write, write.gather(-1, token)))
-
-    @staticmethod
-    def _count_above(at: Coefficients, gap: Tensor, scaled_gap: Tensor, write_and_own: tuple[Tensor, Tensor]) -> Int[Tensor, "pair"]:
-        write, own = write_and_own
-        after = torch.addcmul(gap, at.scaled.unsqueeze(-1), scaled_gap).addcmul_(at.write.unsqueeze(-1), write)
-        return _count(after.gt_(at.write.unsqueeze(-1) * own).sum(-1)) - (gap > 0).sum(-1)
+    def _of_pairs(self, pair: Pair, gaps: tuple[Tensor, Tensor], write_and_own: tuple[Tensor, Tensor]) -> None:
+        along_scaled, along_write = (each[pair].unsqueeze(-1) for each in (self.at.scaled, self.at.write))
+        gap, scaled_gap, (write, own) = *gaps, write_and_own
+        after = torch.addcmul(gap, along_scaled, scaled_gap).addcmul_(along_write, write)
+        self.more[pair] = count_of_ones(after.gt_(along_write * own).sum(-1)) - (gap > 0).sum(-1)
 
 
-def _count(sum_of_ones: Tensor) -> Int[Tensor, "*pair"]:
+def _is_crowd(needs: Bool[Tensor, "position neuron"]) -> Bool[Tensor, "position"]:
+    return needs.sum(-1) >= max(1, SHARE_OF_A_CROWD * needs.shape[1])
+
+
+def _parts(chosen: Bool[Tensor, "position"], elements_of_each: int) -> Iterator[Int[Tensor, "part"]]:
+    """Where it is true, in parts that fit a core's cache."""
+    yield from chosen.nonzero()[:, 0].split(max(1, ELEMENTS_AT_ONCE // elements_of_each)) if chosen.any() else ()
+
+
+def count_of_ones(sum_of_ones: Tensor) -> Int[Tensor, "*pair"]:
     """As a whole number: booleans would be summed as such, many times slower than as numbers of the logits' dtype."""
     return sum_of_ones.round().long()
 

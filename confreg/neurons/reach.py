@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from confreg.neurons.fields import Fields, PositionFields
+from confreg.neurons.fields import PositionFields
 from confreg.neurons.series import Coefficients
 from confreg.neurons.writes import NeuronWrites
 
@@ -16,28 +16,11 @@ ROUNDING = 1e-6  # of a mean square in fp32: a difference of two of them is no s
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Bounds on the change of a pair's logits; nats."""
+class Extent:
+    """Bounds on a change Δ of a pair's logits; nats."""
 
-    largest: Float[Tensor, "position neuron"]  # |Δ - E_p Δ| of any token, in any variant
-    spread: Float[Tensor, "position neuron"]  # standard deviation of Δ under the prediction, in any variant
-    change_range: Float[Tensor, "position neuron"]  # of the total: how much more one token's logit changes than another's
-
-    @classmethod
-    def of(cls, fields: PositionFields, writes: NeuronWrites, at: Coefficients) -> Reach:
-        """For all pairs of these positions and neurons."""
-        every, (smallest, largest) = fields.of_tokens(), writes.extremes
-        mean_write = every.probability @ writes.unembedding @ writes.w_out.T
-        from_mean = torch.maximum(largest - mean_write, mean_write - smallest)
-        along_write = torch.maximum(at.write.abs(), at.write_frozen_norm.abs()) * from_mean
-        along_scaled = at.scaled.abs() * every.scaled.abs().amax(-1, keepdim=True)
-        along_frequency = at.log_frequency.abs() * every.log_frequency.abs().amax(-1, keepdim=True)
-        furthest = along_write + along_scaled + along_frequency
-        spread = torch.maximum(at.write.abs(), at.write_frozen_norm.abs()) * _spread_of_writes(every.probability, writes, mean_write)
-        spread = spread + at.scaled.abs() * _spread(every, every.scaled) + at.log_frequency.abs() * _spread(every, every.log_frequency)
-        width = every.scaled.amax(-1, keepdim=True) - every.scaled.amin(-1, keepdim=True)
-        change_range = at.write.abs() * (largest - smallest) + at.scaled.abs() * width
-        return cls(furthest, torch.minimum(spread, furthest), change_range)
+    largest: Float[Tensor, "position neuron"]  # |Δ - E_p Δ| of any token
+    spread: Float[Tensor, "position neuron"]  # standard deviation of Δ under the prediction
 
     @property
     def shape(self) -> torch.Size:
@@ -45,8 +28,31 @@ class Reach:
         return self.largest.shape
 
 
-def _spread(fields: Fields, centred: Float[Tensor, "position vocab"]) -> Float[Tensor, "position 1"]:
-    return (fields.probability * centred.square()).sum(-1, keepdim=True).sqrt()
+@dataclass(frozen=True)
+class Reach:
+    """How far the logits of each pair go."""
+
+    total: Extent
+    every: Extent  # in any variant
+
+    @classmethod
+    def of(cls, fields: PositionFields, writes: NeuronWrites, at: Coefficients) -> Reach:
+        """For all pairs of these positions and neurons."""
+        tokens, (smallest, largest) = fields.every, writes.extremes
+        mean_write = tokens.probability @ writes.unembedding @ writes.w_out.T
+        from_mean = torch.maximum(largest - mean_write, mean_write - smallest)
+        spread_of_writes = _spread_of_writes(tokens.probability, writes, mean_write)
+
+        def extent(along_write: Tensor, *along: tuple[Tensor, Tensor]) -> Extent:
+            furthest, spread = along_write.abs() * from_mean, along_write.abs() * spread_of_writes
+            for how_far, centred in along:
+                furthest = furthest + how_far.abs() * centred.abs().amax(-1, keepdim=True)
+                spread = spread + how_far.abs() * (tokens.probability * centred.square()).sum(-1, keepdim=True).sqrt()
+            return Extent(furthest, torch.minimum(spread, furthest))
+
+        scaled, log_frequency = (at.scaled, tokens.scaled), (at.log_frequency, tokens.log_frequency)
+        longest_write = torch.maximum(at.write.abs(), at.write_frozen_norm.abs())
+        return cls(extent(at.write, scaled), extent(longest_write, scaled, log_frequency))
 
 
 def _spread_of_writes(

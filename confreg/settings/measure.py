@@ -57,7 +57,7 @@ class MeasurementRequest:
     divergence_floor_nats: float = setting(1e-8, above=0.0)  # the same for a share of D(p || p'), which is of the second order in an effect
     groups: dict[str, list[int]] = field(default_factory=dict)  # name -> neurons of the last MLP that are replaced together; one more table
     memory_mib: int = setting(512, at_least=16)  # above the model, but for what is kept of every scored position and document
-    batch_blocks: int = setting(16, at_least=1)  # measured together, fewer where memory_mib holds fewer; the shares of processes
+    batch_blocks: int = setting(32, at_least=1)  # measured together, fewer where memory_mib holds fewer; the shares of processes
     attributions: bool = False  # one more table: gradients of entropy and loss for every neuron of every layer
     rules: SelectionRules = field(default_factory=SelectionRules)
 

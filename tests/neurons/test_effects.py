@@ -40,7 +40,7 @@ def at_reach(make_last_layer: Callable, reach: float, dtype: torch.dtype, **own:
     baseline, ablation = make_last_layer(writes=1e-3, n_positions=12, n_neurons=8, **own).fast_inputs(dtype)
     fields = effects.PositionFields.of(baseline)
     for _ in range(8):
-        largest = Reach.of(fields, ablation.writes, effects.coefficients(fields, ablation)).largest.max()
+        largest = Reach.of(fields, ablation.writes, effects.coefficients(fields, ablation)).every.largest.max()
         ablation = replace(ablation, activation_change=ablation.activation_change * (0.9999 * reach / largest))
     return baseline, ablation
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from confreg.neurons import orders as module
 from confreg.neurons.orders import ORDERS, TRUNCATION, cheapest_orders, cost_of_pair, cost_of_position, longest_reach, reaches
-from confreg.neurons.reach import Reach
+from confreg.neurons.reach import Extent
 
 
-def reach_of(largest: Tensor, spread: Tensor | None = None) -> Reach:
-    return Reach(largest, largest if spread is None else spread, largest)
+def reach_of(largest: Tensor, spread: Tensor | None = None) -> Extent:
+    return Extent(largest, largest if spread is None else spread)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

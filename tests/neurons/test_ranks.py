@@ -11,8 +11,7 @@ from confreg.neurons import writes as writes_module
 from confreg.neurons.ablation import Ablation, Baseline
 from confreg.neurons.effects import coefficients
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.ranks import Neighbours, reciprocal_rank_change
-from confreg.neurons.reach import Reach
+from confreg.neurons.ranks import Neighbours, _Count, reciprocal_rank_change
 from confreg.neurons.writes import NeuronWrites
 
 
@@ -32,9 +31,8 @@ def changed_logits(baseline: Baseline, ablation: Ablation) -> Tensor:
 def more_above(baseline: Baseline, ablation: Ablation, token: Tensor, pairs: Tensor | None = None) -> Tensor:
     fields = PositionFields.of(baseline)
     at = coefficients(fields, ablation)
-    reach = Reach.of(fields, ablation.writes, at)
     everything = torch.ones_like(at.scaled, dtype=torch.bool)
-    return Neighbours.of(fields, token).more_above(ablation.writes, at, reach.change_range, everything if pairs is None else pairs)
+    return Neighbours(fields, token).more_above(ablation.writes, at, everything if pairs is None else pairs)
 
 
 @pytest.mark.parametrize("n_nearest", [(1, 3, 6), (2, 5, 20), (8, 24, 64)])  # windows that decide seldom, often, and always
@@ -46,6 +44,7 @@ def test_counts_are_those_of_sorted_rows_whatever_the_window(
 ) -> None:
     monkeypatch.setattr(module, "N_NEAREST", n_nearest)
     monkeypatch.setattr(module, "ELEMENTS_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "SHARE_OF_A_ROW", 0.6)
     monkeypatch.setattr(writes_module, "ELEMENTS_AT_ONCE", kept_writes)
     baseline, ablation = make_last_layer(writes=writes, unembedding=0.3, n_vocabulary=40).fast_inputs()
     after = changed_logits(baseline, ablation)
@@ -60,23 +59,20 @@ def test_counts_are_those_of_sorted_rows_whatever_the_window(
 
 
 def test_most_pairs_are_decided_by_a_few_tokens(make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {"few": 0, "all": 0}
-    of_pairs, in_whole_rows = Neighbours._of_pairs, Neighbours._in_whole_rows
+    windows, n_looked_at, count = [], [], _Count._of_pairs
 
-    def few(self: Neighbours, writes: NeuronWrites, at: object, pair: tuple[Tensor, Tensor], n_nearest: int) -> Tensor:
-        seen["few"] += len(pair[0])
-        return of_pairs(self, writes, at, pair, n_nearest)
+    def spy(self: _Count, pair: tuple[Tensor, Tensor], gaps: tuple[Tensor, Tensor], write_and_own: tuple[Tensor, Tensor]) -> None:
+        windows.append(gaps[0].shape[-1])
+        n_looked_at.append(gaps[0].numel())
+        count(self, pair, gaps, write_and_own)
 
-    def every(self: Neighbours, writes: NeuronWrites, at: object, pair: tuple[Tensor, Tensor]) -> Tensor:
-        seen["all"] += len(pair[0])
-        return in_whole_rows(self, writes, at, pair)
-
+    monkeypatch.setattr(_Count, "_of_pairs", spy)
     monkeypatch.setattr(module, "N_NEAREST", (4, 16, 64))
-    monkeypatch.setattr(Neighbours, "_of_pairs", few)
-    monkeypatch.setattr(Neighbours, "_in_whole_rows", every)
+    monkeypatch.setattr(module, "SHARE_OF_A_CROWD", 2.0)
     baseline, ablation = make_last_layer(writes=0.05, n_positions=50, n_vocabulary=400).fast_inputs()
     more_above(baseline, ablation, baseline.logits().argmax(-1))
-    assert 250 / 2 > seen["few"] > seen["all"] > 0
+    assert {5, 17} <= set(windows) <= {5, 17, 65, 400}
+    assert sum(n_looked_at) < 50 * 5 * 400 / 10
 
 
 @pytest.mark.parametrize("share_of_a_crowd", [0.0, 2.0])  # all neurons of a position at once, or pair by pair

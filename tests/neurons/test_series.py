@@ -35,7 +35,7 @@ def both(layer: object, order: int) -> tuple[Series, Exact, RowsOfPairs]:
     (_, moments), *_ = Moments.of_groups(shared, {order: ablation.writes})
     pair = torch.ones_like(at.scaled).nonzero(as_tuple=True)
     rows = RowsOfPairs.of(fields, ablation, at.part(pair), pair, torch.float64)
-    return Series(moments, at), Exact(rows, baseline.targets[pair[0]], baseline.frequency_log_probs.exp()), rows
+    return Series(moments, at), Exact(rows, fields, pair[0]), rows
 
 
 def errors(layer: object, order: int) -> dict[tuple[str, str], Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from confreg.neurons.effects import coefficients
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, nearest_minimum
+from confreg.neurons.reach import Extent, Reach
+from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, _Nodes, nearest_minimum
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -22,15 +23,17 @@ class Case:
     def __init__(self, layer: object, dtype: torch.dtype = torch.float64) -> None:
         baseline, ablation = layer.fast_inputs(dtype)
         self.fields, self.writes = PositionFields.of(baseline), ablation.writes
-        self.at, self.temperatures = coefficients(self.fields, ablation), Temperatures(self.fields, ablation.writes.unembedding)
+        self.at = coefficients(self.fields, ablation)
+        self.extent = Reach.of(self.fields, self.writes, self.at).total
+        self.temperatures = Temperatures(self.fields, self.writes, self.at)
         expected = layer.slow_changes()
         self.divergence, self.least = expected["divergence"].to(dtype), expected["divergence_from_temperature"]
         residual = layer.residual.unsqueeze(1) + (layer.replacement - layer.activations).unsqueeze(-1) * layer.w_out
         self.before, self.after = layer.logits(layer.residual), layer.model.lm_head(layer.model.transformer.ln_f(residual)).log_softmax(-1)
 
-    def improved(self, least: Tensor) -> Tensor:
+    def improved(self, least: Tensor, extent: Extent | None = None) -> Tensor:
         least = least.to(self.divergence.dtype).clone()
-        self.temperatures.improve(self.writes, self.at, self.divergence, least)
+        self.temperatures.improve(least, self.divergence, extent)
         return least.double()
 
 
@@ -41,8 +44,9 @@ def test_from_nothing_known_the_lowest_minimum_of_every_pair_is_found(
 ) -> None:
     for seed in range(3):
         case = Case(make_last_layer(writes=sizes[0], unembedding=sizes[1], seed=seed), dtype)
-        found = case.improved(torch.full_like(case.least, torch.nan))
-        torch.testing.assert_close(found, case.least, atol=1e-5, rtol=1e-5)
+        for extent in (None, case.extent):
+            found = case.improved(torch.full_like(case.least, torch.nan), extent)
+            torch.testing.assert_close(found, case.least, atol=1e-5, rtol=1e-5)
 
 
 def test_a_minimum_that_is_not_the_lowest_is_replaced_and_the_lowest_is_kept(make_last_layer: Callable) -> None:
@@ -71,7 +75,9 @@ def test_no_pair_takes_its_whole_row_whose_nearby_minimum_is_clearly_the_lowest(
 
 def test_divergences_at_the_nodes_are_those_by_definition(make_last_layer: Callable) -> None:
     case = Case(make_last_layer(writes=0.5))
-    found = case.temperatures._above_unchanged_at_nodes(case.writes, case.at.part(slice(1, 4)), slice(1, 4))
+    some = torch.arange(1, 4)
+    nodes = _Nodes.of(case.fields.part(some), case.writes.unembedding)
+    found = case.temperatures._above_unchanged_at_nodes(nodes, some)
     assert INVERSE_TEMPERATURES[UNCHANGED] == 1
     for node, beta in enumerate(INVERSE_TEMPERATURES):
         tilted = (beta * case.before).log_softmax(-1).unsqueeze(1)
@@ -88,3 +94,14 @@ def test_steps_lead_to_a_pure_temperature_from_near_and_from_far(beta: float) ->
         change, whole = (beta - 1) * logit, divergence(of_p, of_new)
         least = nearest_minimum(torch.full((4,), start, dtype=torch.float64), logit, change, whole)
         assert least.max() < 1e-12
+
+
+@pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
+def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(make_last_layer: Callable, writes: float) -> None:
+    case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200))
+    is_near = case.temperatures._is_near(case.extent)
+    every = torch.arange(200)
+    above = case.temperatures._above_unchanged_at_nodes(_Nodes.of(case.fields, case.writes.unembedding), every)
+    far = [node for node in range(len(INVERSE_TEMPERATURES)) if node != UNCHANGED]
+    assert (above[:, far].amin(1)[is_near] > 0).all()
+    assert is_near.double().mean() > {0.001: 0.95, 0.01: 0.8, 0.1: 0.1, 1.0: 0.0}[writes] - 1e-9
