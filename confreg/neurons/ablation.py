@@ -95,6 +95,12 @@ class Ablation:
     scale_is_fixed: bool = False  # the final norm divides by a constant: nothing can act through it
     post: PostNorm | None = None  # where the MLP's output is normed before it joins the residual
 
+    def prepared(self) -> Ablation:
+        """Itself, knowing of its writes what every part of the positions needs."""
+        if isinstance(self.writes, NeuronWrites):
+            self.writes.extremes  # noqa: B018  a cached property, as is the matrix that it takes
+        return self
+
     @property
     def write_change(self) -> Float[Tensor, "position neuron"]:
         """How much of the write the residual gains: δ, or δ / τ' behind a norm of the MLP's output."""

@@ -73,15 +73,21 @@ class Effects:
             Tensors of the dtype of the logits. A replacement by the activation itself gives zeros.
         """
         wanted, shape = wanted or Wanted(), ablation.activation_change.shape
-        if isinstance(ablation.writes, NeuronWrites):
-            ablation.writes.extremes  # noqa: B018  computed once for all parts
         changes = {name: self.baseline.scaled_logits.new_empty(shape) for name in wanted.names()}
-        for (start, stop), there in self.parts.items():
-            size = TENSORS_OF_A_PAIR * self.baseline.scaled_logits.element_size() * (stop - start)
-            for neurons in slices(shape[1], self.memory_bytes // 2 // size):
-                for name, values in _changes(there, ablation.part(slice(start, stop), neurons), wanted).items():
+        for neurons in slices(shape[1], self._neurons_at_once(ablation)):  # what they write to all tokens is computed once for all parts
+            some = ablation.part(slice(None), neurons).prepared()
+            for (start, stop), there in self.parts.items():
+                for name, values in _changes(there, some.part(slice(start, stop), slice(None)), wanted).items():
                     changes[name][start:stop, neurons] = values
+                if len(self.parts) > 1:
+                    there.forget_the_vocabulary()
         return EffectChanges(**changes)
+
+    def _neurons_at_once(self, ablation: Ablation) -> int:
+        """As many as the memory holds with the longest part, and whose writes are kept."""
+        longest = max((stop - start for start, stop in self.parts), default=1)
+        fitting = self.memory_bytes // 2 // (TENSORS_OF_A_PAIR * self.baseline.scaled_logits.element_size() * longest)
+        return min(fitting, ablation.writes.most_at_once)
 
 
 class _Positions:
@@ -93,6 +99,12 @@ class _Positions:
     @cached_property
     def fields(self) -> PositionFields:
         return PositionFields.of(self.baseline)
+
+    def forget_the_vocabulary(self) -> None:
+        """Give up what is as large as the logits and can be computed again."""
+        for name in ("near_target", "near_top"):
+            self.__dict__.pop(name, None)
+        self.fields.forget_the_vocabulary()
 
     @cached_property
     def near_target(self) -> Neighbours:

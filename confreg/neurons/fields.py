@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vecdot
 
 from confreg.neurons.ablation import Baseline
 
@@ -21,9 +22,23 @@ class Fields:
     logit: Float[Tensor, "position part"]  # z - E z
     log_frequency: Float[Tensor, "position part"]  # log q - E log q
 
+    def of_tokens(self, tokens: slice) -> Fields:
+        """Those of some tokens."""
+        return Fields(*(each[:, tokens] for each in (self.probability, self.scaled, self.logit, self.log_frequency)))
+
     def part(self, positions: slice) -> Fields:
         """Those of some positions."""
         return Fields(*(each[positions] for each in (self.probability, self.scaled, self.logit, self.log_frequency)))
+
+
+@dataclass(frozen=True)
+class FieldSizes:
+    """How large two of the fields are at each position; nats."""
+
+    largest_scaled: Float[Tensor, "position 1"]  # |ẑ - E ẑ|
+    spread_scaled: Float[Tensor, "position 1"]  # standard deviation of ẑ
+    largest_log_frequency: Float[Tensor, "position 1"]
+    spread_log_frequency: Float[Tensor, "position 1"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,26 @@ class PositionFields:
         """The fields over the whole vocabulary."""
         return self.of_tokens()
 
+    def forget_the_vocabulary(self) -> None:
+        """Give up the fields that are kept; they are computed anew when asked for."""
+        self.__dict__.pop("every", None)
+
+    @cached_property
+    def sizes(self) -> FieldSizes:
+        """Of the scaled logits and the log-frequencies."""
+        every, found = self.every, []
+        for field in (every.scaled, every.log_frequency):
+            largest = torch.maximum(field.amax(-1, keepdim=True), -field.amin(-1, keepdim=True))
+            found += [largest, vecdot(every.probability, field.square()).sqrt().unsqueeze(-1)]
+        return FieldSizes(*found)
+
+    def mean_unembedding(self, unembedding: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "position d_model"]:
+        """E W_U; that of the last one asked for is kept."""
+        known = self.__dict__.get("_mean_unembedding")
+        if known is None or known[0] is not unembedding:
+            known = self.__dict__["_mean_unembedding"] = unembedding, self.every.probability @ unembedding
+        return known[1]
+
     @cached_property
     def top(self) -> Int[Tensor, "position"]:
         """The most likely token."""
@@ -65,6 +100,8 @@ class PositionFields:
 
     def of_tokens(self, tokens: slice = slice(None)) -> Fields:
         """The fields over some of the vocabulary."""
+        if "every" in self.__dict__:
+            return self.every.of_tokens(tokens)
         logits = self.baseline.logits(tokens)
         return Fields(
             (logits - self.log_partition.unsqueeze(-1)).exp(),

@@ -22,6 +22,12 @@ class Extent:
     largest: Float[Tensor, "position neuron"]  # |Δ - E_p Δ| of any token
     spread: Float[Tensor, "position neuron"]  # standard deviation of Δ under the prediction
 
+    @classmethod
+    def added_up(cls, *along: tuple[Tensor, Tensor, Tensor]) -> Extent:
+        """Of a sum of changes, from how far each goes along its field, and that field's largest value and spread."""
+        largest, spread = (torch.stack([step.abs() * each[size] for step, *each in along]).sum(0) for size in (0, 1))
+        return cls(largest, torch.minimum(spread, largest))
+
     @property
     def shape(self) -> torch.Size:
         """Positions, neurons."""
@@ -38,21 +44,15 @@ class Reach:
     @classmethod
     def of(cls, fields: PositionFields, writes: NeuronWrites, at: Coefficients) -> Reach:
         """For all pairs of these positions and neurons."""
-        tokens, (smallest, largest) = fields.every, writes.extremes
-        mean_write = tokens.probability @ writes.unembedding @ writes.w_out.T
+        (smallest, largest), sizes = writes.extremes, fields.sizes
+        mean_write = fields.mean_unembedding(writes.unembedding) @ writes.w_out.T
         from_mean = torch.maximum(largest - mean_write, mean_write - smallest)
-        spread_of_writes = _spread_of_writes(tokens.probability, writes, mean_write)
-
-        def extent(along_write: Tensor, *along: tuple[Tensor, Tensor]) -> Extent:
-            furthest, spread = along_write.abs() * from_mean, along_write.abs() * spread_of_writes
-            for how_far, centred in along:
-                furthest = furthest + how_far.abs() * centred.abs().amax(-1, keepdim=True)
-                spread = spread + how_far.abs() * (tokens.probability * centred.square()).sum(-1, keepdim=True).sqrt()
-            return Extent(furthest, torch.minimum(spread, furthest))
-
-        scaled, log_frequency = (at.scaled, tokens.scaled), (at.log_frequency, tokens.log_frequency)
+        of_writes = from_mean, _spread_of_writes(fields.every.probability, writes, mean_write)
+        of_scaled = sizes.largest_scaled, sizes.spread_scaled
+        of_log_frequency = sizes.largest_log_frequency, sizes.spread_log_frequency
+        total = Extent.added_up((at.write, *of_writes), (at.scaled, *of_scaled))
         longest_write = torch.maximum(at.write.abs(), at.write_frozen_norm.abs())
-        return cls(extent(at.write, scaled), extent(longest_write, scaled, log_frequency))
+        return cls(total, Extent.added_up((longest_write, *of_writes), (at.scaled, *of_scaled), (at.log_frequency, *of_log_frequency)))
 
 
 def _spread_of_writes(

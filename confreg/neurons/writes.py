@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +23,13 @@ class NeuronWrites:
 
     def part(self, neurons: slice | Int[Tensor, "part"]) -> NeuronWrites:
         """Those of some neurons; what is known of all is known of them."""
+        if isinstance(neurons, slice) and neurons == slice(None):
+            return self
         part = NeuronWrites(self.w_out[neurons], self.unembedding)
         if "extremes" in vars(self):
             vars(part)["extremes"] = tuple(each[neurons] for each in self.extremes)
+        if vars(self).get("matrix") is not None:
+            vars(part)["matrix"] = self.matrix[neurons]  # type: ignore[index]
         return part
 
     def within(self, positions: slice, neurons: slice) -> NeuronWrites:
@@ -34,7 +39,12 @@ class NeuronWrites:
     @cached_property
     def matrix(self) -> Float[Tensor, "neuron vocab"] | None:
         """All of it, where it is small."""
-        return self.to_tokens(slice(None)) if len(self.w_out) * len(self.unembedding) <= ELEMENTS_AT_ONCE else None
+        return self.w_out @ self.unembedding.T if len(self.w_out) <= self.most_at_once else None
+
+    @property
+    def most_at_once(self) -> int:
+        """Neurons of which the matrix is kept."""
+        return ELEMENTS_AT_ONCE // len(self.unembedding)
 
     @cached_property
     def _by_token(self) -> Float[Tensor, "vocab neuron"] | None:
@@ -57,7 +67,7 @@ class NeuronWrites:
 
     def to_tokens(self, tokens: slice) -> Float[Tensor, "neuron part"]:
         """Of every neuron, for some of the vocabulary."""
-        return self.w_out @ self.unembedding[tokens].T
+        return self.w_out @ self.unembedding[tokens].T if self.matrix is None else self.matrix[:, tokens]
 
     def rows(self, positions: Int[Tensor, "pair"], neurons: Int[Tensor, "pair"]) -> Float[Tensor, "pair vocab"]:
         """One whole row for each pair of position and neuron."""
@@ -65,7 +75,7 @@ class NeuronWrites:
 
     def along(self, directions: Float[Tensor, "*direction vocab"]) -> Float[Tensor, "*direction neuron"]:
         """Inner products with directions over the vocabulary."""
-        return directions @ self.unembedding @ self.w_out.T
+        return directions @ self.unembedding @ self.w_out.T if self.matrix is None else directions @ self.matrix.T
 
     def mean_square(self, probability: Float[Tensor, "position vocab"]) -> Float[Tensor, "position neuron"]:
         """E_p B²."""
@@ -91,6 +101,8 @@ class GroupWrites:
 
     change: Float[Tensor, "position group d_model"]  # Σ δ w over the group's neurons
     unembedding: Float[Tensor, "vocab d_model"]
+
+    most_at_once = sys.maxsize  # their rows are computed pair by pair
 
     def within(self, positions: slice, groups: slice) -> GroupWrites:
         """Those of some positions and groups."""
