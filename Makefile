@@ -30,6 +30,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.throughput --clock cpu
 	$(BIN)/python -m benchmarks.compiled
+	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.watching trainer.progress_bar=false trainer.model_summary=false
 
 coverage: $(READY)
