@@ -160,7 +160,7 @@ def _fill_from_series(
 ) -> Bool[Tensor, "position neuron"]:
     """Write what series reach into ``changes``, and return for which pairs all of them are done."""
     writes, at, extent = of_pairs
-    order_of_neuron = cheapest_orders(extent, writes.w_out.shape[1])
+    order_of_neuron = cheapest_orders(extent, writes.w_out.shape[1], there.baseline.has_scaled_logits)
     groups = {int(order): (order_of_neuron == order).nonzero()[:, 0] for order in order_of_neuron.unique() if order}
     is_done = torch.zeros_like(extent.largest, dtype=torch.bool)
     if not groups:

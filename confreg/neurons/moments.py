@@ -5,7 +5,8 @@ With B a neuron's write and, at a position, the centred fields y (logits), f (sc
     E_p[y^i f^j h^l (B - E_p B)^k]
 
 for all pairs of position and neuron. Each is a product of two matrices, one without neurons and one without positions, so that
-position x neuron x vocabulary is never formed; the first power of B goes through the width of the residual instead of the neurons.
+position x neuron x vocabulary is never formed; the first power of B goes through the width of the residual instead of the neurons. Where
+the logits have neither bias nor cap, f is y, and moments that are then the same are computed once.
 """
 
 from __future__ import annotations
@@ -65,6 +66,27 @@ def temperature_weights(order: int) -> list[Weight]:
     return [*(Weight(power, 0) for power in range(2, order + 3)), *(Weight(power, 1) for power in range(2, order + 1))]
 
 
+def folded(weight: Weight) -> Weight:
+    """The same weight where f is y."""
+    return Weight(0, weight.logit + weight.scaled, weight.log_frequency)
+
+
+@cache
+def orders_of_moments(order: int, every_variant: bool = False, is_folded: bool = False) -> dict[Weight, int]:
+    """The weights that are different ones, ascending by the least order that each takes."""
+    taken: dict[Weight, int] = {}
+    for weight, each in orders_of_weights(order, every_variant).items():
+        taken.setdefault(folded(weight) if is_folded else weight, each)
+    return taken
+
+
+@cache
+def shared_weights(order: int, every_variant: bool = False, is_folded: bool = False) -> list[Weight]:
+    """All of which an expansion to ``order`` needs the mean, and that with the unembedding."""
+    of_temperature = (folded(each) if is_folded else each for each in temperature_weights(order))
+    return list(dict.fromkeys([*orders_of_moments(order, every_variant, is_folded), *of_temperature]))
+
+
 def products(fields: Fields, weights: Collection[Weight]) -> Float[Tensor, "weight position part"]:
     """The prediction times each of the weights, of which every one is a product of another with one more field."""
     place = {weight: place for place, weight in enumerate(weights)}
@@ -84,14 +106,19 @@ class SharedMoments:
 
     def __init__(self, fields: PositionFields, unembedding: Float[Tensor, "vocab d_model"], every_variant: bool = False) -> None:
         self.fields, self.unembedding, self.every_variant = fields, unembedding, every_variant
+        self.is_folded = fields.baseline.has_scaled_logits
         self.means: dict[Weight, Float[Tensor, "position 1"]] = {}
         self.with_unembedding: dict[Weight, Float[Tensor, "position d_model"]] = {}
         self._order = 0
 
+    def key(self, weight: Weight) -> Weight:
+        """Under which its moments are kept."""
+        return folded(weight) if self.is_folded else weight
+
     def up_to(self, order: int) -> SharedMoments:
         """Itself, with all that an expansion to this order needs."""
         if order > self._order:
-            self._compute([*orders_of_weights(order, self.every_variant), *temperature_weights(order)])
+            self._compute(shared_weights(order, self.every_variant, self.is_folded))
             self._order = order
         return self
 
@@ -103,8 +130,8 @@ class SharedMoments:
                 means[:, positions] += weighted.sum(-1, keepdim=True)
                 with_unembedding[:, positions] += weighted @ self.unembedding[tokens]
         self.means, self.with_unembedding = dict(zip(weights, means, strict=True)), dict(zip(weights, with_unembedding, strict=True))
-        for weight, known in KNOWN.items():  # what rounding makes of it would be larger than a small effect
-            self.means[weight] = torch.full_like(self.means[weight], known)
+        for weight in KNOWN.keys() & self.means.keys():  # what rounding makes of it would be larger than a small effect
+            self.means[weight] = torch.full_like(self.means[weight], KNOWN[weight])
 
     def products_by_part(self, tokens: slice, weights: Collection[Weight]) -> Iterator[tuple[slice, Float[Tensor, "weight part token"]]]:
         """The weighted prediction for some of the vocabulary, in parts of the positions that fit a core's cache."""
@@ -126,9 +153,13 @@ class Moments:
         """For all pairs of these positions with the neurons of each group, whose key is the order of their expansion."""
         sums = _PowerSums(shared, groups)
         for order in groups:
-            raw = {weight: sums.raw(weight, order, power) for weight, power in _highest_powers(order, shared.every_variant).items()}
+            powers, highest = _highest_powers(order, shared.every_variant), dict[Weight, int]()
+            for weight, power in powers.items():
+                highest[shared.key(weight)] = max(power, highest.get(shared.key(weight), 0))
+            raw = {weight: sums.raw(weight, order, power) for weight, power in highest.items()}
             mean = raw[Weight()][1]
-            yield order, cls({weight: central(moments, mean) for weight, moments in raw.items()}, mean, order)
+            found = {weight: central(moments, mean) for weight, moments in raw.items()}
+            yield order, cls({weight: found[shared.key(weight)][: power + 1] for weight, power in powers.items()}, mean, order)
 
 
 def _highest_powers(order: int, every_variant: bool) -> dict[Weight, int]:
@@ -143,7 +174,8 @@ class _PowerSums:
 
     def __init__(self, shared: SharedMoments, groups: Mapping[int, NeuronWrites]) -> None:
         self.shared, self.groups, highest = shared.up_to(max(groups)), groups, max(groups)
-        self.taken = {weight: taken for weight, taken in orders_of_weights(highest, shared.every_variant).items() if taken <= highest - 2}
+        every = orders_of_moments(highest, shared.every_variant, shared.is_folded)
+        self.taken = {weight: taken for weight, taken in every.items() if taken <= highest - 2}
         self.place, n_positions = {weight: place for place, weight in enumerate(self.taken)}, len(shared.fields.log_partition)
         self.sums = {
             (order, power): writes.w_out.new_zeros(self._n_weights(order - power), n_positions, len(writes.w_out))

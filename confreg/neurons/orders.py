@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from confreg.neurons.moments import orders_of_weights, temperature_weights
+from confreg.neurons.moments import orders_of_moments, shared_weights
 from confreg.neurons.reach import Extent
 
 ORDERS = (2, 3, 4, 5, 6, 8)
@@ -41,27 +41,32 @@ def first_term_left_out(order: int, largest: Float[Tensor, "*pair"], spread: Flo
 
 
 @cache
-def cost_of_pair(order: int) -> float:
+def cost_of_pair(order: int, is_folded: bool = False) -> float:
     """Of the matrix products with powers of the write from the second on."""
-    return float(sum(max(0, order - taken - 1) for taken in orders_of_weights(order).values()))
+    return float(sum(max(0, order - taken - 1) for taken in orders_of_moments(order, is_folded=is_folded).values()))
 
 
 @cache
-def cost_of_position(order: int, d_model: int) -> float:
+def cost_of_position(order: int, d_model: int, is_folded: bool = False) -> float:
     """Of what all neurons share where ``order`` is the highest."""
-    n_weights = len(orders_of_weights(order)) + len(temperature_weights(order))
-    return n_weights * (COST_OF_WEIGHT + d_model)
+    return len(shared_weights(order, is_folded=is_folded)) * (COST_OF_WEIGHT + d_model)
 
 
-def cheapest_orders(extent: Extent, d_model: int) -> Int[Tensor, "neuron"]:
-    """For each neuron the order that costs least together with the whole rows of the pairs that it does not reach; 0: all whole rows."""
+def cheapest_orders(extent: Extent, d_model: int, is_folded: bool = False) -> Int[Tensor, "neuron"]:
+    """For each neuron the order that costs least together with the whole rows of the pairs that it does not reach; 0: all whole rows.
+
+    Args:
+        extent: of all pairs.
+        d_model: width of the residual.
+        is_folded: whether the logits are the scaled ones, so that fewer moments are different.
+    """
     n_positions, n_neurons = extent.shape
     whole_rows = extent.largest.new_full((n_neurons,), n_positions * COST_OF_ROW)
     costs, totals = [whole_rows], [whole_rows.sum()]
     for order in ORDERS:
         missed = (~reaches(order, extent)).sum(0)
-        costs.append(n_positions * cost_of_pair(order) + COST_OF_ROW * missed)
-        totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model))
+        costs.append(n_positions * cost_of_pair(order, is_folded) + COST_OF_ROW * missed)
+        totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model, is_folded))
     highest = int(torch.stack(totals).argmin())
     orders = torch.tensor((0, *ORDERS), device=extent.largest.device)
     return orders[torch.stack(costs[: highest + 1]).argmin(0)]

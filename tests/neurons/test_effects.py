@@ -32,7 +32,7 @@ def as_expected(changes: EffectChanges) -> dict[str, Tensor]:
 
 
 def use_order(monkeypatch: pytest.MonkeyPatch, order: int) -> None:
-    monkeypatch.setattr(effects, "cheapest_orders", lambda reach, _: torch.full((reach.shape[1],), order))
+    monkeypatch.setattr(effects, "cheapest_orders", lambda reach, *_: torch.full((reach.shape[1],), order))
 
 
 def at_reach(make_last_layer: Callable, reach: float, dtype: torch.dtype, **own: float) -> tuple[Baseline, Ablation]:

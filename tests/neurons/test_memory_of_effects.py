@@ -49,7 +49,7 @@ def peak_mebibytes(call: Callable[[], object]) -> float:
 
 
 def use_order(monkeypatch: pytest.MonkeyPatch, order: int) -> None:
-    monkeypatch.setattr(effects, "cheapest_orders", lambda reach, _: torch.full((reach.shape[1],), order))
+    monkeypatch.setattr(effects, "cheapest_orders", lambda reach, *_: torch.full((reach.shape[1],), order))
 
 
 # vocabulary, neurons, positions

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,17 @@ from torch import Tensor
 
 from confreg.neurons import moments as module
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.moments import Moments, SharedMoments, Weight, central, orders_of_weights, products, temperature_weights
+from confreg.neurons.moments import (
+    Moments,
+    SharedMoments,
+    Weight,
+    central,
+    folded,
+    orders_of_moments,
+    orders_of_weights,
+    products,
+    temperature_weights,
+)
 
 
 def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) -> Tensor:
@@ -20,16 +31,19 @@ def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) 
     return (every.probability * field * centred**power).sum(-1)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("every_variant", [False, True])
 @pytest.mark.parametrize("at_once", [(1024, 2**20), (5, 2**20), (1024, 1)])
 def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
-    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, every_variant: bool, at_once: tuple[int, int]
+    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, has_bias: bool, every_variant: bool, at_once: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(module, "TOKENS_AT_ONCE", at_once[0])
     monkeypatch.setattr(module, "ELEMENTS_IN_CACHE", at_once[1])
     baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
+    baseline = replace(baseline, output_bias=has_bias * baseline.output_bias)
     fields = PositionFields.of(baseline)
     shared = SharedMoments(fields, ablation.writes.unembedding, every_variant)
+    assert shared.is_folded != has_bias
     groups = {4: torch.tensor([3, 0]), 2: torch.tensor([1]), 3: torch.tensor([2, 4])}
     seen = 0
     for order, moments in Moments.of_groups(shared, {order: ablation.writes.part(neurons) for order, neurons in groups.items()}):
@@ -60,6 +74,17 @@ def test_an_expansion_to_an_order_holds_every_term_up_to_it() -> None:
         without = orders_of_weights(order)
         assert set(without) < set(powers)
         assert list(without.values()) == sorted(without.values())
+
+
+def test_without_a_bias_fewer_moments_are_different_and_none_takes_more_of_an_order() -> None:
+    for order in (2, 3, 5, 8):
+        for every_variant in (False, True):
+            some, all_of_them = (orders_of_moments(order, every_variant, is_folded) for is_folded in (True, False))
+            assert all_of_them == orders_of_weights(order, every_variant)
+            assert set(some) == {folded(weight) for weight in all_of_them}
+            assert all(some[folded(weight)] <= taken for weight, taken in all_of_them.items())
+            assert list(some.values()) == sorted(some.values())
+            assert len(some) < len(all_of_them)
 
 
 def test_products_are_the_prediction_times_powers_of_the_fields(make_last_layer: Callable) -> None:
