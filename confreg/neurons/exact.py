@@ -214,7 +214,9 @@ def _changes(
     if wanted.scale_only:
         changes["loss_scale_only"] = exact.loss(*exact.tilted(rows.scale_only, with_means=False))
     if wanted.ranks:
-        changes["argmax"], changes["reciprocal_rank"] = exact.rank_changes(rows.total)
+        is_number = total[0].divergence.isfinite()  # comparisons with nan would be answers too
+        for name, values in zip(("argmax", "reciprocal_rank"), exact.rank_changes(rows.total), strict=True):
+            changes[name] = torch.where(is_number, values, torch.nan)
     if wanted.temperature:
         changes["divergence"] = total[0].divergence.clamp(min=0)
         if with_temperature:

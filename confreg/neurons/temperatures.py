@@ -4,12 +4,14 @@ With p_β ~ p^β and the change Δ, which is linear in a neuron's write, D(p_β 
 under p is zero. As a function of β it may have several minima: those of a confident prediction are many nats of logits apart and hardly
 differ in divergence. For most pairs a bound says that no temperature far from 1 can be the best. For the others what all neurons share at
 some temperatures is computed once, so that D(p_β || p') is known there for every pair; it shows which pairs may have a lower minimum than
-the nearby one that the series finds, and from where Newton's steps are to start.
+the nearby one, and from where Newton's steps are to start. The limit of a temperature of zero is one more candidate: there all probability
+lies on the most likely token.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,19 +22,22 @@ from torch.linalg import vecdot
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.reach import Extent
 from confreg.neurons.series import Coefficients
+from confreg.neurons.temperature_steps import nearest_minimum
 from confreg.neurons.writes import NeuronWrites, slices
 
 NODES_IN_A_DOUBLING = 2
 INVERSE_TEMPERATURES = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(-10, 7))
+HOT = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(-20, -10))
+COLD = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(7, 21))  # for predictions that hesitate between two tokens
 UNCHANGED = INVERSE_TEMPERATURES.index(1.0)
 # How far the divergence may fall between two nodes below both, in units of the variance of the logits: an eighth of the squared distance
 # for a parabola, and twice that to be safe.
 DIP = 2 * (math.log(2) / NODES_IN_A_DOUBLING) ** 2 / 8
 SMALLEST_EXPONENT = 1e-2  # nats
 SAFETY = 1.01  # above rounding
-N_STEPS = {torch.float32: 12, torch.float64: 40}
-STEP_MIN = {torch.float32: 3e-4, torch.float64: 1e-7}  # relative; a minimum does not feel less
+ROUNDING_NATS = {torch.float32: 2e-6, torch.float64: 1e-12}  # of a sum of numbers of the size of logits
 LARGEST_SMALL_CHANGE = 5.0  # nats; above it, differences of large numbers would swamp the divergence in fp32
+LARGEST_SMALL_DIVERGENCE = 0.1  # nats; above it, the best temperature may be too far from 1 for fp32
 ELEMENTS_AT_ONCE = 2**18  # pair x vocabulary, or pair x node: small enough for a core's cache
 
 Pair = tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]
@@ -48,11 +53,13 @@ class _Nodes:
     unembedding: Float[Tensor, "position node d_model"]  # the same of the unembedding
 
     @classmethod
-    def of(cls, fields: PositionFields, unembedding: Float[Tensor, "vocab d_model"]) -> _Nodes:
+    def of(
+        cls, fields: PositionFields, unembedding: Float[Tensor, "vocab d_model"], betas: Sequence[float] = INVERSE_TEMPERATURES
+    ) -> _Nodes:
         """For some positions."""
         every, found = fields.of_tokens(), []
         mean, log_p = every.probability @ unembedding, every.logit + (fields.mean_logit - fields.log_partition).unsqueeze(-1)
-        for beta in INVERSE_TEMPERATURES:
+        for beta in betas:
             tilted, divergence = _at_temperature(beta, every.logit, log_p)
             of_logit = (tilted * every.logit).sum(-1, keepdim=True)
             variance = (tilted * (every.logit - of_logit).square()).sum(-1)
@@ -66,13 +73,15 @@ class _Nodes:
 class _Rows:
     """Of some pairs."""
 
+    probability: Float[Tensor, "pair vocab"]  # p
     logit: Float[Tensor, "pair vocab"]  # z - E z
     change: Float[Tensor, "pair vocab"]  # Δ - E Δ
 
-    def in_float64(self, chosen: Bool[Tensor, "pair"]) -> _Rows:
+    def in_float64(self, chosen: Bool[Tensor, "pair"] | slice = slice(None)) -> _Rows:
         """Some of them."""
         logit, change = self.logit[chosen].double(), self.change[chosen].double()
-        return _Rows(logit, change - (logit.softmax(-1) * change).sum(-1, keepdim=True))
+        p = logit.softmax(-1)
+        return _Rows(p, logit - vecdot(p, logit).unsqueeze(-1), change - vecdot(p, change).unsqueeze(-1))
 
     def divergence(self) -> Float[Tensor, "pair"]:
         """D(p || p')."""
@@ -95,54 +104,90 @@ class Temperatures:
             divergence: D(p || p').
             extent: bounds on the change, by which most pairs need no search far from 1; default: all are searched.
         """
-        is_near = torch.zeros_like(least, dtype=torch.bool) if extent is None else self._is_near(extent)
-        position, neuron = (is_near & least.isnan()).nonzero(as_tuple=True)
-        least[position, neuron] = self._from(least.new_ones(len(position)), (position, neuron), divergence[position, neuron])
-        searched = (~is_near).any(-1).nonzero()[:, 0]
-        for some in searched.split(max(1, ELEMENTS_AT_ONCE // (len(INVERSE_TEMPERATURES) * least.shape[1]))):
-            nodes = _Nodes.of(self.fields.part(some), self.writes.unembedding)
-            above = self._above_unchanged_at_nodes(nodes, some)
-            is_known = is_near[some] | (divergence[some] + (above - nodes.dip).amin(1) >= least[some])
-            which, neuron = (~is_known).nonzero(as_tuple=True)
-            start = least.new_tensor(INVERSE_TEMPERATURES)[above.argmin(1)[which, neuron]]
-            pair = some[which], neuron
-            least[pair] = self._from(start, pair, divergence[pair])
+        pair = least.isnan().nonzero(as_tuple=True)
+        least[pair] = self._from_unchanged((pair[0], pair[1]), divergence[pair])
+        bound = torch.full_like(least, torch.inf) if extent is None else _twice_the_gain(extent)
+        is_far, is_hot, is_cold = (~(self._divergence_at(nodes) > bound) for nodes in ((UNCHANGED - 1, UNCHANGED + 1), (0,), (-1,)))
+        for betas, pairs in ((INVERSE_TEMPERATURES, is_far), (HOT, is_hot), (COLD, is_cold)):
+            self._search(betas, least, divergence, pairs)
+        limit = self._at_zero_temperature(divergence)
+        is_lower = is_cold & (limit + ROUNDING_NATS[limit.dtype] < least)
+        least[is_lower] = limit[is_lower].clamp(min=0)
 
-    def _is_near(self, extent: Extent) -> Bool[Tensor, "position neuron"]:
-        """Where no β beyond the nodes next to 1 can be better than 1 itself.
-
-        By Donsker and Varadhan 2 E_β Δ <= D(p_β || p) + log E_p exp 2Δ, so that β is no better where D(p_β || p), which grows on either
-        side of 1, is above the second term; by Bennett that one is at most log(1 + 4 σ² φ(2L)), where φ(x) = (exp x - 1 - x) / x².
-        """
+    def _divergence_at(self, nodes: Sequence[int]) -> Float[Tensor, "position 1"]:
+        """Smallest D(p_β || p) at some nodes; it grows on either side of 1."""
         every = self.fields.every
         log_p = every.logit + (self.fields.mean_logit - self.fields.log_partition).unsqueeze(-1)
-        next_to_one = (_at_temperature(INVERSE_TEMPERATURES[UNCHANGED + side], every.logit, log_p)[1] for side in (-1, 1))
-        twice = (2 * extent.largest).clamp(min=SMALLEST_EXPONENT)  # φ is increasing, and loses its digits below
-        bound = torch.log1p(4 * extent.spread.square() * (torch.expm1(twice) - twice) / twice.square())
-        return torch.minimum(*next_to_one).unsqueeze(-1) > SAFETY * bound
+        found = [_at_temperature(INVERSE_TEMPERATURES[node], every.logit, log_p)[1] for node in nodes]
+        return torch.stack(found).amin(0).unsqueeze(-1)
+
+    def _search(
+        self,
+        betas: Sequence[float],
+        least: Float[Tensor, "position neuron"],
+        divergence: Float[Tensor, "position neuron"],
+        pairs: Bool[Tensor, "position neuron"],
+    ) -> None:
+        """Where some pairs may have a lower minimum near one of these temperatures, go there."""
+        for some in pairs.any(-1).nonzero()[:, 0].split(max(1, ELEMENTS_AT_ONCE // (len(betas) * least.shape[1]))):
+            nodes = _Nodes.of(self.fields.part(some), self.writes.unembedding, betas)
+            above = self._above_unchanged_at_nodes(nodes, some)
+            is_known = ~pairs[some] | (divergence[some] + (above - nodes.dip).amin(1) >= least[some])
+            which, neuron = (~is_known).nonzero(as_tuple=True)
+            start = least.new_tensor(betas)[above.argmin(1)[which, neuron]]
+            pair = some[which], neuron
+            least[pair] = torch.fmin(least[pair], self._from(start, pair))
+
+    def _at_zero_temperature(self, divergence: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
+        """D(p_β || p') as β grows without end: -log p' of the most likely token."""
+        every, top = self.fields.every, self.fields.top.unsqueeze(-1)
+        mean_write = self.fields.mean_unembedding(self.writes.unembedding) @ self.writes.w_out.T
+        write = self.writes.unembedding[top[:, 0]] @ self.writes.w_out.T - mean_write
+        change = self.at.scaled * every.scaled.gather(-1, top) + self.at.write * write
+        return divergence - every.probability.gather(-1, top).log() - change
 
     def _above_unchanged_at_nodes(self, nodes: _Nodes, some: Int[Tensor, "some"]) -> Float[Tensor, "some node neuron"]:
         """D(p_β || p') - D(p || p')."""
         above = torch.addcmul(nodes.divergence, self.at.scaled[some].unsqueeze(1), nodes.scaled, value=-1)
         return above.addcmul_(self.at.write[some].unsqueeze(1), nodes.unembedding @ self.writes.w_out.T, value=-1)
 
-    def _from(self, start: Float[Tensor, "pair"], pair: Pair, divergence: Float[Tensor, "pair"]) -> Float[Tensor, "pair"]:
-        """Divergence at the minimum near a starting point."""
+    def _from_unchanged(self, pair: Pair, divergence: Float[Tensor, "pair"]) -> Float[Tensor, "pair"]:
+        """Divergence at the minimum to which steps from β = 1 lead; of D(p || p') no digit is lost, however small it is."""
         least = torch.empty_like(divergence)
         for part in slices(len(divergence), ELEMENTS_AT_ONCE // len(self.writes.unembedding)):
-            rows = self._rows((pair[0][part], pair[1][part]))
-            least[part] = nearest_minimum(start[part], rows.logit, rows.change, divergence[part])
-            is_large = ~(rows.change.abs().amax(-1) <= LARGEST_SMALL_CHANGE)
+            rows, one = self._rows((pair[0][part], pair[1][part])), torch.ones_like(divergence[part])
+            least[part] = nearest_minimum(one, rows.probability, rows.logit, rows.change, divergence[part])
+            is_large = ~((rows.change.abs().amax(-1) <= LARGEST_SMALL_CHANGE) & (divergence[part] <= LARGEST_SMALL_DIVERGENCE))
             if is_large.any():
                 large = rows.in_float64(is_large)
-                found = nearest_minimum(start[part][is_large].double(), large.logit, large.change, large.divergence())
+                found = nearest_minimum(one[is_large].double(), large.probability, large.logit, large.change, large.divergence())
                 least[part][is_large] = found.to(least.dtype)
+        return least
+
+    def _from(self, start: Float[Tensor, "pair"], pair: Pair) -> Float[Tensor, "pair"]:
+        """Divergence at the minimum to which steps from far away lead, in float64."""
+        least = torch.empty_like(start)
+        for part in slices(len(start), ELEMENTS_AT_ONCE // len(self.writes.unembedding)):
+            rows = self._rows((pair[0][part], pair[1][part])).in_float64()
+            found = nearest_minimum(start[part].double(), rows.probability, rows.logit, rows.change, rows.divergence())
+            least[part] = found.to(least.dtype)
         return least
 
     def _rows(self, pair: Pair) -> _Rows:
         every, at = self.fields.every, self.at.part(pair)
-        change = (at.scaled.unsqueeze(-1) * every.scaled[pair[0]]).addcmul_(at.write.unsqueeze(-1), self.writes.rows(*pair))
-        return _Rows(every.logit[pair[0]], change.sub_(vecdot(every.probability[pair[0]], change).unsqueeze(-1)))
+        p, change = every.probability[pair[0]], at.scaled.unsqueeze(-1) * every.scaled[pair[0]]
+        change.addcmul_(at.write.unsqueeze(-1), self.writes.rows(*pair))
+        return _Rows(p, every.logit[pair[0]], change.sub_(vecdot(p, change).unsqueeze(-1)))
+
+
+def _twice_the_gain(extent: Extent) -> Float[Tensor, "position neuron"]:
+    """Bound on log E_p exp 2Δ, which D(p_β || p) does not exceed for any β that is better than 1.
+
+    By Donsker and Varadhan 2 E_β Δ <= D(p_β || p) + log E_p exp 2Δ; by Bennett that logarithm is at most log(1 + 4 σ² φ(2L)), where
+    φ(x) = (exp x - 1 - x) / x².
+    """
+    twice = (2 * extent.largest).clamp(min=SMALLEST_EXPONENT)  # φ is increasing, and loses its digits below
+    return SAFETY * torch.log1p(4 * extent.spread.square() * (torch.expm1(twice) - twice) / twice.square())
 
 
 def _at_temperature(
@@ -152,47 +197,3 @@ def _at_temperature(
     log_tilted = (beta * logit).log_softmax(-1)
     tilted = log_tilted.exp()
     return tilted, (tilted * log_tilted.sub_(log_p)).sum(-1)
-
-
-def nearest_minimum(
-    beta: Float[Tensor, "pair"], logit: Float[Tensor, "pair vocab"], change: Float[Tensor, "pair vocab"], divergence: Float[Tensor, "pair"]
-) -> Float[Tensor, "pair"]:
-    """D(p_β || p') at the minimum that Newton's steps in β lead to, halved where they do not help; never above that at β = 1.
-
-    Args:
-        beta: to start from.
-        logit: z - E z.
-        change: Δ - E Δ.
-        divergence: D(p || p').
-    """
-    log_p = logit.log_softmax(-1)
-    added, step = _above_unchanged(beta, log_p, change)
-    least, active = added.clone(), torch.arange(len(beta), device=beta.device)
-    for _ in range(N_STEPS[beta.dtype]):
-        goes_on = step.abs() > STEP_MIN[beta.dtype] * beta
-        if not goes_on.any():
-            break
-        if not goes_on.all():  # pairs that have arrived cost nothing more
-            active, beta, added, step, log_p, change = (each[goes_on] for each in (active, beta, added, step, log_p, change))
-        tried, next_step = _above_unchanged(beta + step, log_p, change)
-        is_better = tried < added
-        beta, added = torch.where(is_better, beta + step, beta), torch.where(is_better, tried, added)
-        step = torch.where(is_better, next_step, step / 2)
-        least[active] = added
-    return torch.minimum((divergence + least).clamp(min=0), divergence.clamp(min=0))
-
-
-def _above_unchanged(
-    beta: Float[Tensor, "pair"], log_p: Float[Tensor, "pair vocab"], change: Float[Tensor, "pair vocab"]
-) -> tuple[Float[Tensor, "pair"], Float[Tensor, "pair"]]:
-    """D(p_β || p') - D(p || p'), and Newton's step in β; where that would climb, to where β - 1 = Cov_β(z, Δ) / Var_β(z)."""
-    log_tilted = (beta.unsqueeze(-1) * log_p).log_softmax(-1)
-    tilted, rest = log_tilted.exp(), log_tilted.sub_(log_p).sub_(change)  # log p_β / p', up to D(p || p')
-    mean_rest = vecdot(tilted, rest)
-    around = log_p - vecdot(tilted, log_p).unsqueeze(-1)
-    weighted, rest = tilted.mul_(around), rest.sub_(mean_rest.unsqueeze(-1))
-    variance, slope = vecdot(weighted, around), vecdot(weighted, rest)
-    curvature = variance + vecdot(weighted.mul_(around), rest)
-    curvature = torch.where(curvature > variance / 4, curvature, variance).clamp(min=torch.finfo(variance.dtype).tiny)
-    step = torch.minimum(torch.maximum(-slope / curvature, -0.75 * beta), 3 * beta)
-    return mean_rest, step

@@ -150,3 +150,13 @@ def test_of_several_best_temperatures_the_lowest_is_taken(make_last_layer: Calla
     for dtype in (torch.float32, torch.float64):
         least = effect_changes(*layer.fast_inputs(dtype)).divergence_from_temperature[0, 3].item()
         assert least == pytest.approx(2.757084, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_nothing_can_be_predicted_there_is_no_rank_either(make_last_layer: Callable, dtype: torch.dtype) -> None:
+    baseline, ablation = make_last_layer().fast_inputs(dtype)
+    ablation.activation_change[0, 0], ablation.activation_change[1, 0] = torch.nan, torch.inf
+    changes = effect_changes(baseline, ablation, wanted=EVERY)
+    for name in EVERY.names():
+        assert getattr(changes, name)[:2, 0].isnan().all(), name
+        assert getattr(changes, name)[2:].isfinite().all(), name

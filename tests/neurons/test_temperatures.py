@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from confreg.neurons.ablation import Ablation, Baseline
 from confreg.neurons.effects import coefficients
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.reach import Extent, Reach
-from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, _Nodes, nearest_minimum
+from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, _Nodes, _twice_the_gain
+from confreg.neurons.writes import NeuronWrites
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -85,23 +87,46 @@ def test_divergences_at_the_nodes_are_those_by_definition(make_last_layer: Calla
         torch.testing.assert_close(found[:, node], expected, atol=1e-11, rtol=1e-11)
 
 
-@pytest.mark.parametrize("beta", [0.04, 0.7, 1.0, 1.3, 8.0])
-def test_steps_lead_to_a_pure_temperature_from_near_and_from_far(beta: float) -> None:
-    logit = torch.randn(4, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    logit = logit - (logit.softmax(-1) * logit).sum(-1, keepdim=True)
-    of_p, of_new = logit.log_softmax(-1), (beta * logit).log_softmax(-1)
-    for start in (0.2, 1.0, 5.0):
-        change, whole = (beta - 1) * logit, divergence(of_p, of_new)
-        least = nearest_minimum(torch.full((4,), start, dtype=torch.float64), logit, change, whole)
-        assert least.max() < 1e-12
-
-
 @pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
 def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(make_last_layer: Callable, writes: float) -> None:
     case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200))
-    is_near = case.temperatures._is_near(case.extent)
+    is_near = case.temperatures._divergence_at((UNCHANGED - 1, UNCHANGED + 1)) > _twice_the_gain(case.extent)
     every = torch.arange(200)
     above = case.temperatures._above_unchanged_at_nodes(_Nodes.of(case.fields, case.writes.unembedding), every)
     far = [node for node in range(len(INVERSE_TEMPERATURES)) if node != UNCHANGED]
     assert (above[:, far].amin(1)[is_near] > 0).all()
     assert is_near.double().mean() > {0.001: 0.95, 0.01: 0.8, 0.1: 0.1, 1.0: 0.0}[writes] - 1e-9
+
+
+def test_of_two_minima_the_lower_is_kept_wherever_steps_would_lead(make_last_layer: Callable) -> None:
+    case = Case(make_last_layer(writes=0.3))
+    for extent in (None, case.extent):
+        torch.testing.assert_close(case.improved(case.least, extent), case.least, atol=1e-12, rtol=1e-9)
+        assert (case.improved(case.least / 2, extent) <= case.least / 2).all()
+
+
+def hesitating(gap: float, dtype: torch.dtype) -> tuple[Temperatures, Tensor, Tensor]:
+    """A prediction between two tokens, of which the change prefers the one that is ahead: the colder the nearer."""
+    logits = torch.tensor([[gap, 0.0, -4.0, -5.0]], dtype=torch.float64)
+    direction = torch.tensor([[3.0], [-3.0], [2.0], [2.5]], dtype=torch.float64)
+    nothing, log_q = torch.zeros(4, dtype=torch.float64), torch.full((4,), 0.25, dtype=torch.float64).log()
+    parts = (logits, nothing, torch.tensor([0]), torch.ones(1, dtype=torch.float64), log_q, nothing)
+    baseline = Baseline(*(each.to(dtype) if each.is_floating_point() else each for each in parts))
+    one = torch.ones(1, 1, dtype=dtype)
+    ablation = Ablation(one, 0 * one, 0 * one[0], NeuronWrites(one, direction.to(dtype)), 1, scale_is_fixed=True)
+    fields = PositionFields.of(baseline)
+    before, after = logits.log_softmax(-1), (logits + direction.T).log_softmax(-1)
+    return Temperatures(fields, ablation.writes, coefficients(fields, ablation)), before, after
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [0.5, 0.1, 0.01, 1e-4])
+def test_a_prediction_that_hesitates_is_followed_to_the_cold(gap: float, dtype: torch.dtype) -> None:
+    temperatures, before, after = hesitating(gap, dtype)
+    betas = torch.linspace(-10, 25, 20001, dtype=torch.float64).exp().unsqueeze(-1)
+    at = divergence((betas * before).log_softmax(-1), after)
+    whole = divergence(before, after).to(dtype).reshape(1, 1)
+    least = torch.full_like(whole, torch.nan)
+    temperatures.improve(least, whole)
+    assert betas[at.argmin()] > 8
+    assert least.item() == pytest.approx(at.min().item(), abs=3e-6 if dtype == torch.float32 else 1e-7)
