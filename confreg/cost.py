@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from confreg.batches import MEBIBYTE, PartSizes, values_of_a_token
 from confreg.languages.blocks import Blocks
-from confreg.measurement import causal_model, measured_form
+from confreg.measurement import causal_model, check_inputs, measured_form
 from confreg.models.readout import Readout, ScoredTokens, capture
 from confreg.neurons.ablation import Ablation, Baseline, Wanted
 from confreg.neurons.effect_sums import EffectSums, Floors, columns_of
@@ -75,6 +75,7 @@ def estimate_cost(model: nn.Module, blocks: Blocks, token_counts: Tensor, reques
     request = request or MeasurementRequest()
     check_ranges(request)
     plain = causal_model(model)
+    check_inputs(blocks, token_counts, plain)
     with measured_form(plain) as measured:
         readout = Readout.of(measured, request.vocabulary_size)
         counts = token_counts[: request.vocabulary_size]

@@ -62,13 +62,14 @@ def measure(
         ``"neurons"``, ``"model"`` and ``"spectrum"``, and what else the request asks for; nats; undefined values are null.
 
     Raises:
-        ValueError: for an architecture without a row in the families, counts of another vocabulary, no scored position, or
-            ``over_processes`` where there are no processes.
+        ValueError: for an architecture without a row in the families, token ids or counts of another vocabulary, no scored position,
+            weights that are not finite, or ``over_processes`` where there are no processes.
         RuntimeError: where another of the processes that share the work failed.
     """
     request = request or MeasurementRequest()
     check_ranges(request)
     plain = causal_model(model)
+    check_inputs(blocks, token_counts, plain)
     identity = {"step": step, "tokens_seen": tokens_seen, "weights_sha256": weights_sha256(plain)}
     processes = Processes.all() if over_processes else ALONE
     with measured_form(plain) as measured, progress_of(progress, processes.rank) as told:
@@ -86,6 +87,17 @@ def measured_form(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 def in_fp32(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself where it is in fp32, else a copy that is."""
     return model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+
+
+def check_inputs(blocks: Blocks, token_counts: Tensor, model: PreTrainedModel) -> None:
+    """Raise where there are no blocks of this model's tokens, or no counts."""
+    if not isinstance(blocks, Blocks):
+        raise TypeError(f"measure got a {type(blocks).__name__} as blocks; expected confreg.Blocks(reference=..., measured=...).")
+    if not isinstance(token_counts, Tensor):
+        raise TypeError(
+            f"measure got a {type(token_counts).__name__} as token_counts; expected a tensor, one count for each vocabulary id."
+        )
+    blocks.check_vocabulary(int(model.get_input_embeddings().weight.shape[0]))  # type: ignore[index]
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:

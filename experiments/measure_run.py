@@ -138,8 +138,8 @@ class _Work:
             _say(f"The rows of {len(both)} steps equal those that the run wrote itself, to the bit.")
         elif both:
             _say(
-                f"The rows of {len(both) - len(equal)} of {len(both)} steps differ from those that the run wrote itself: compare threads, "
-                f"versions and device in {self.run.folder / 'run.json'} and {self.folder.path / 'measured.json'}."
+                f"The rows of {len(both) - len(equal)} of {len(both)} steps differ from those that the run wrote itself: compare git, "
+                f"threads, versions and device in {self.run.folder / 'run.json'} and {self.folder.path / 'measured.json'}."
             )
 
 

@@ -154,7 +154,9 @@ def test_measuring_leaves_weights_modes_hooks_gradients_and_random_state_as_they
     before = state()
     if fails:
         with pytest.raises(IndexError):
-            measure(model, replace(blocks, measured=torch.full_like(blocks.measured, N_VOCAB)), COUNTS)
+            measure(
+                model, replace(blocks, measured=blocks.measured.repeat(1, 2), bayes_log_probs=None), COUNTS
+            )  # more than it has positions
     else:
         measure(model, blocks, COUNTS, MeasurementRequest(control_draws=1))
     assert state() == before
@@ -179,3 +181,15 @@ def test_a_compiled_model_is_measured_as_the_plain_one_and_stays_compiled(model:
     assert not graphs
     model(input_ids=blocks.measured[:2])
     assert graphs
+
+
+def test_what_cannot_be_measured_is_refused_by_name(model: PreTrainedModel, blocks: Blocks) -> None:
+    with pytest.raises(TypeError, match=r"measure got a Tensor as blocks; expected confreg.Blocks"):
+        measure(model, blocks.measured, COUNTS)
+    with pytest.raises(TypeError, match="measure got a list as token_counts; expected a tensor"):
+        measure(model, blocks, COUNTS.tolist())
+    with pytest.raises(ValueError, match="those of the model"):
+        measure(model, replace(blocks, measured=blocks.measured + len(COUNTS)), COUNTS)
+    model.get_output_embeddings().weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        measure(model, blocks, COUNTS)

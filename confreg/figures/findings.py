@@ -100,19 +100,24 @@ def _named(records: RunRecords) -> Iterator[str]:
         verb = "is" if len(rows) == 1 else "are"
         number = _count(len(rows), f"{kind} neuron") if len(rows) else f"no {kind} neuron"
         sentence = f"{number} {verb if len(rows) else 'is'} named at step {records.steps[-1]:,}"
-        names = "; ".join(_names_by_age(rows))
+        names = "; ".join(_names_by_age(rows, len(records.steps)))
         sentence = sentence[0].upper() + sentence[1:] + (f": {names}" if names else "")
         yield f"{sentence}; {_beside_the_control(row.get(CONTROL_COLUMN[kind], math.nan))}."
 
 
-def _names_by_age(spells: pd.DataFrame) -> Iterator[str]:
+def _names_by_age(spells: pd.DataFrame, n_steps: int) -> Iterator[str]:
     """Names that formed at the same step together, the oldest first."""
     is_formed = spells["n_clock_steps"] >= FORMED_AFTER
     names = spells["layer"].astype(str) + "." + spells["neuron"].astype(str)
     for step, group in names[is_formed].groupby(spells["first_step"]):
         yield f"{', '.join(group)} (formed since step {step:,})"
     if not is_formed.all():
-        yield f"{', '.join(names[~is_formed])} (not yet formed)"
+        yield f"{', '.join(names[~is_formed])} ({_why_not_formed(n_steps)})"
+
+
+def _why_not_formed(n_steps: int) -> str:
+    """Fewer measured steps than forming takes say nothing about it."""
+    return "not yet formed" if n_steps >= FORMED_AFTER else f"since when takes {FORMED_AFTER} measured steps to say"
 
 
 def _beside_the_control(mean_count: float) -> str:

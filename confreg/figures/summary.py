@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from confreg.figures.findings import findings
-from confreg.figures.histories import named_at_last
+from confreg.figures.histories import FORMED_AFTER, named_at_last
 from confreg.figures.run_records import RunRecords, read_run
 
 COLUMNS = {
@@ -47,7 +47,7 @@ def table_of_named_neurons(records: RunRecords) -> Table | Text:
     for column in (*COLUMNS, "formed\nsince"):
         table.add_column(column, justify="right", no_wrap=True)
     for _, row in named.iterrows():
-        table.add_row(f"{row['layer']}.{row['neuron']}", row["kind"], *_cells(row), _since(row["formed_since"]))
+        table.add_row(f"{row['layer']}.{row['neuron']}", row["kind"], *_cells(row), _since(row["formed_since"], len(records.steps)))
     return table
 
 
@@ -55,5 +55,7 @@ def _cells(row: pd.Series) -> list[str]:
     return ["–" if pd.isna(row[name]) else format(row[name], style) for name, style in COLUMNS.values()]
 
 
-def _since(step: Any) -> str:
-    return "not yet" if pd.isna(step) else str(int(step))
+def _since(step: Any, n_steps: int) -> str:
+    if pd.isna(step):
+        return "not yet" if n_steps >= FORMED_AFTER else "–"  # so few steps say nothing about it
+    return str(int(step))

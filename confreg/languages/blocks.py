@@ -27,7 +27,8 @@ class Blocks:
         bayes_log_probs: nats, the language's own log P(token t + 1 | tokens up to t) at position t, where known.
 
     Raises:
-        ValueError: where there is no reference block, or ``bayes_log_probs`` is not that of the measured blocks.
+        ValueError: where token ids are no whole numbers in two dimensions, there is no reference block, or
+            ``bayes_log_probs`` is not that of the measured blocks.
     """
 
     reference: Int[Tensor, "reference_block token"]
@@ -38,6 +39,8 @@ class Blocks:
     bayes_log_probs: Float[Tensor, "block token vocab"] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("reference", "measured"):
+            _check_token_ids(name, getattr(self, name))
         if not self.reference.numel():
             raise ValueError(f"Blocks.reference has shape {tuple(self.reference.shape)}; expected at least one reference block.")
         truth = self.bayes_log_probs
@@ -46,6 +49,16 @@ class Blocks:
                 f"Blocks.bayes_log_probs has shape {tuple(truth.shape)}; "
                 f"expected that of measured, {tuple(self.measured.shape)}, and one entry for each vocabulary id."
             )
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raise ValueError where a token id is none of a model with so many."""
+        for name in ("reference", "measured"):
+            smallest, largest = (int(each) for each in getattr(self, name).aminmax()) if getattr(self, name).numel() else (0, 0)
+            if smallest < 0 or largest >= size:
+                raise ValueError(
+                    f"Blocks.{name} has token ids from {smallest} to {largest}; expected 0 to {size - 1}, those of the model. "
+                    "Were they made with another tokenizer?"
+                )
 
     def scored_positions(self) -> Bool[Tensor, "block token"]:
         """The positions that count, the default applied and the last position taken out.
@@ -71,11 +84,22 @@ class Blocks:
         """The document of each measured block as 0, 1, 2, …"""
         if self.documents is None:
             return torch.arange(len(self.measured))
+        if not isinstance(self.documents, Tensor):
+            raise ValueError(
+                f"Blocks.documents is a {type(self.documents).__name__}; expected a tensor with one id for each measured block."
+            )
         if len(self.documents) != len(self.measured):
             raise ValueError(
                 f"Blocks.documents has {len(self.documents)} ids; expected one for each of {len(self.measured)} measured blocks."
             )
         return torch.unique(self.documents, return_inverse=True)[1]
+
+
+def _check_token_ids(name: str, value: Any) -> None:
+    if isinstance(value, Tensor) and value.ndim == 2 and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool):
+        return
+    what = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise ValueError(f"Blocks.{name} is {what}; expected token ids, a tensor of whole numbers of shape [block, token].")
 
 
 def default_scored(measured: Int[Tensor, "block token"], excluded_ids: Sequence[int] = ()) -> Bool[Tensor, "block token"]:

@@ -17,7 +17,7 @@ from confreg.languages.blocks import Blocks
 from confreg.languages.sources import language_of
 from confreg.languages.token_counts import SeenTokenCounts
 from confreg.models.build import build_model
-from confreg.models.checkpoints import checkpoint_path, checkpoint_steps
+from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps
 from confreg.records.durable import write_bytes_durably, write_folder_durably
 from confreg.records.run_folder import RunFolderError, load_settings
 from confreg.settings import Settings, is_all_synthetic
@@ -123,6 +123,8 @@ class SavedRun:
         Raises:
             CheckpointError: where the step has no checkpoint, or it is damaged.
         """
+        if not isinstance(step, int):
+            raise CheckpointError(f"step is {step!r}; expected a saved optimizer step of {self.folder}: {', '.join(map(str, self.steps))}.")
         checkpoint = torch.load(checkpoint_path(self.folder / "checkpoints", step), map_location="cpu", weights_only=True)
         made_with, state, settings = checkpoint["hyper_parameters"], checkpoint["state_dict"], self.settings
         model = build_model(settings.model, made_with["vocabulary_size"], settings.data.block_length, settings.seed)

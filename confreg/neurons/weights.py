@@ -93,7 +93,15 @@ def singular_directions(
 
     Returns:
         d_model values and directions, one fewer for a centred residual.
+
+    Raises:
+        ValueError: where a weight is not finite.
     """
+    if not unembedding.isfinite().all():
+        raise ValueError(
+            "The unembedding, with the final norm's gain, holds weights that are not finite; expected a model that can predict. "
+            "Has its training diverged? A smaller learning rate or an earlier step may help."
+        )
     basis = _basis_of_residual(unembedding.shape[1], residual_is_centred).to(unembedding.device)
     reduced = (unembedding[tokens].double() @ basis for tokens in slices(len(unembedding), ELEMENTS_AT_ONCE // unembedding.shape[1]))
     squares, vectors = torch.linalg.eigh(sum((each.T @ each for each in reduced), torch.zeros(()).to(basis)))

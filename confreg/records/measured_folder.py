@@ -115,8 +115,9 @@ class MeasuredFolder:
 
     def _refuse_strangers(self) -> None:
         path = self.path
-        if path.exists() and not path.is_dir():
-            raise MeasuredFolderError(f"{path} is a file; expected a folder for the tables. Choose {ANOTHER}.")
+        for each in (path, *path.parents):
+            if each.exists() and not each.is_dir():
+                raise MeasuredFolderError(f"{each} is a file; expected a folder for the tables. Choose {ANOTHER}.")
         if path.is_dir() and not (path / MEASURED).exists() and any(not each.name.startswith(".") for each in path.iterdir()):
             raise MeasuredFolderError(f"{path} exists and holds no measurement (no {MEASURED}). Choose {ANOTHER}.")
 
@@ -152,7 +153,7 @@ def _facts_of(folder: Path) -> dict[str, Any]:
     path = folder / MEASURED
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise MeasuredFolderError(f"{path} is damaged: {error}. Choose {ANOTHER}, or delete that folder.") from error

@@ -224,8 +224,9 @@ def _state_of(target: Path, mapping: dict[str, Any]) -> RunState:
 
 def _refuse_strangers(target: Path) -> None:
     """A folder with something in it that is not a run is never touched."""
-    if target.exists() and not target.is_dir():
-        raise RunFolderError(f"{target} is a file; expected a folder for the run. Choose another run.name.")
+    for each in (target, *target.parents):
+        if each.exists() and not each.is_dir():
+            raise RunFolderError(f"{each} is a file; expected a folder for the run. Choose another run.name or run.root.")
     if target.is_dir() and not (target / CONFIG).exists() and any(not path.name.startswith(".") for path in target.iterdir()):
         raise RunFolderError(f"{target} exists and is not a run (it holds no {CONFIG}). Choose another run.name.")
 

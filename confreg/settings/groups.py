@@ -16,6 +16,9 @@ def complaints_about_groups(groups: Mapping[str, Any]) -> Iterator[str]:
     Args:
         groups: name -> neurons of the last MLP.
     """
+    if not isinstance(groups, Mapping):
+        yield f"groups is {groups!r}; expected names, each with its neurons, such as {{'pair': [3, 17]}}."
+        return
     for name, neurons in groups.items():
         if not isinstance(name, str) or not GROUP_NAME.fullmatch(name):
             yield f"groups has one named {name!r}; expected a letter, then letters, digits, _ or -."

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import field, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
+
+KINDS: dict[Any, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number"), "bool": (bool, "True or False")}
 
 
 class SettingError(ValueError):
@@ -34,6 +37,10 @@ def check_ranges(settings: Any, path: str = "") -> None:
     Raises:
         SettingError: one line for each field out of range, with its dotted key.
     """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        raise SettingError(
+            f"{path or 'settings'} is a {type(settings).__name__}; expected settings such as MeasurementRequest(control_draws=3)."
+        )
     complaints = list(_complaints(settings, path))
     if complaints:
         raise SettingError("\n".join(complaints))
@@ -46,11 +53,22 @@ def _complaints(settings: Any, path: str) -> Iterator[str]:
             yield from _complaints(value, key)
         elif isinstance(value, dict):
             yield from (text for name, entry in value.items() if is_dataclass(entry) for text in _complaints(entry, f"{key}.{name}"))
-        elif value is not None:
-            yield from _complaints_about_value(key, value, dict(each.metadata))
+        elif value is not None or each.type in KINDS:
+            wrong = _wrong_kind(key, value, str(each.type))
+            yield from [wrong] if wrong else _complaints_about_value(key, value, dict(each.metadata))
     own_check = getattr(settings, "complaints", None)
     if own_check is not None:
         yield from (f"{path}.{text}" if path else text for text in own_check())
+
+
+def _wrong_kind(key: str, value: Any, annotation: str) -> str | None:
+    """What is wrong with a value that is not of its declared kind."""
+    declared = annotation.split("|")[0].strip()
+    if declared not in KINDS:
+        return None
+    kind, name = KINDS[declared]
+    is_right = isinstance(value, kind) and (declared == "bool" or not isinstance(value, bool))
+    return None if is_right else f"{key} is {value!r}; expected {name}."
 
 
 def _complaints_about_value(key: str, value: Any, limits: dict[str, Any]) -> Iterator[str]:

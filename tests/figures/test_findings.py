@@ -39,6 +39,11 @@ def test_a_neuron_named_for_the_first_time_has_not_formed_yet(make_run):
     assert any("1.0, 1.1, 1.2, 1.3 (not yet formed)" in sentence for sentence in sentences)
 
 
+def test_of_fewer_steps_than_forming_takes_nobody_says_that_a_neuron_has_not_formed(make_run):
+    sentences = findings(read_run(make_run(steps=(0, 256), n_neurons=32, status="finished")))
+    assert any("1.0, 1.1, 1.2, 1.3 (since when takes 3 measured steps to say)" in sentence for sentence in sentences)
+
+
 def test_a_neuron_that_formed_and_was_lost_is_told(make_run):
     records = read_run(make_run(n_neurons=32))
     is_last = records.neurons["step"] == 1500

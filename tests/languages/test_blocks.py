@@ -86,3 +86,34 @@ def test_every_scored_position_is_drawn_equally_often() -> None:
     scored[:, 3:11] = True
     shares = sample_scored(scored, 2, seed=0)[:, 3:11].double().mean(0)
     assert (shares - 0.25).abs().max() < 4.5 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ([[1, 2]], "a list"),
+        (torch.zeros(2, 5), "torch.float32"),
+        (torch.zeros(5, dtype=torch.long), r"shape \(5,\)"),
+        (torch.ones(2, 5) > 0, "torch.bool"),
+    ],
+    ids=["list", "float", "one dimension", "bool"],
+)
+@pytest.mark.parametrize("name", ["reference", "measured"])
+def test_what_are_no_token_ids_is_refused_by_name(measured: torch.Tensor, wrong: object, what: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"Blocks.{name} is .*{what}.*; expected token ids"):
+        Blocks(**{"reference": measured, "measured": measured, name: wrong})
+
+
+def test_token_ids_of_another_model_are_refused_with_their_range(measured: torch.Tensor) -> None:
+    largest = int(measured.max())
+    blocks = Blocks(reference=measured, measured=measured)
+    blocks.check_vocabulary(largest + 1)
+    with pytest.raises(ValueError, match=rf"to {largest}; expected 0 to {largest - 1}, those of the model"):
+        blocks.check_vocabulary(largest)
+    with pytest.raises(ValueError, match="token ids from -1"):
+        Blocks(reference=measured - int(measured.min()) - 1, measured=measured).check_vocabulary(10**6)
+
+
+def test_documents_that_are_no_tensor_are_refused(measured: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"Blocks\.documents is a list; expected a tensor"):
+        Blocks(reference=measured, measured=measured, documents=[0] * len(measured)).clusters()

@@ -203,8 +203,8 @@ def test_a_disk_that_is_full_at_the_start_leaves_no_folder(settings, monkeypatch
     assert not (tmp_path / "runs" / "one").exists()
 
 
-def test_a_root_without_permission_is_an_error_of_the_file_system(settings, tmp_path):
+def test_a_root_that_is_a_file_is_refused_by_name(settings, tmp_path):
     (tmp_path / "runs").write_text("a file in the way")
-    with pytest.raises(OSError, match="runs"):
+    with pytest.raises(RunFolderError, match="runs is a file"):
         RunFolder.prepare(settings())
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)

@@ -5,6 +5,7 @@ import pytest
 
 from confreg.settings import (
     CallbackSettings,
+    MeasurementRequest,
     ModelSettings,
     OptimizerSettings,
     RunSettings,
@@ -91,3 +92,26 @@ def test_an_extra_callback_needs_a_target_from_the_allow_list():
     )
     with pytest.raises(SettingError, match=r"callbacks\.extra\.stop is 3; expected a mapping with _target_"):
         check_ranges(Settings(callbacks=CallbackSettings(extra={"stop": 3})))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"control_draws": 2.5}, "control_draws is 2.5; expected a whole number."),
+        ({"memory_mib": "64"}, "memory_mib is '64'; expected a whole number."),
+        ({"memory_mib": None}, "memory_mib is None; expected a whole number."),
+        ({"replacement": "scaled_by_factor", "replacement_factor": True}, "replacement_factor is True; expected a number."),
+        ({"attributions": 1}, "attributions is 1; expected True or False."),
+        ({"groups": [[0, 1]]}, "groups is [[0, 1]]; expected names, each with its neurons, such as {'pair': [3, 17]}."),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind_is_named_with_its_key(wrong, line):
+    with pytest.raises(SettingError) as caught:
+        check_ranges(MeasurementRequest(**wrong))
+    assert str(caught.value) == line
+
+
+def test_what_are_no_settings_is_refused():
+    with pytest.raises(SettingError, match=r"settings is a dict; expected settings such as MeasurementRequest\(control_draws=3\)"):
+        check_ranges({"control_draws": 3})
