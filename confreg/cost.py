@@ -120,7 +120,8 @@ class _Probe:
         of_the_effects = of.memory_bytes // 4  # as ScoredPass and Effects share it out
         at_once = min(MOST_POSITIONS, self.sizes.positions, of_the_effects // (TENSORS_OF_A_POSITION * self.size * self.n_vocabulary))
         self.positions_at_once = max(1, min(at_once, self.sizes.blocks * int(of.scored.sum(1).max())))
-        self.neurons_at_once = max(1, of_the_effects // (TENSORS_OF_A_PAIR * self.size * self.positions_at_once))
+        in_memory = of_the_effects // (TENSORS_OF_A_PAIR * self.size * self.positions_at_once)
+        self.neurons_at_once = max(1, min(in_memory, self.readout.writes(self.readout.w_out).most_at_once))
 
     def seconds(self) -> float:
         """Of the whole measurement."""
