@@ -91,18 +91,18 @@ class _Count:
     def __init__(self, neighbours: Neighbours, writes: NeuronWrites, at: Coefficients) -> None:
         self.neighbours, self.writes, self.at = neighbours, writes, at
         self.own = writes.to_tokens_of(neighbours.token).squeeze(1)  # what each neuron writes to the token
+        # Where the scaled logits are the logits, all distances change by the factor s / s', and so may the write instead, the other way.
+        self.is_scaled_alone = neighbours.fields.baseline.has_scaled_logits
+        self.along_write = at.write / (1 + at.scaled) if self.is_scaled_alone else at.write
         self.more = torch.zeros_like(at.scaled, dtype=torch.int64)
 
     def carries(self) -> Float[Tensor, "position neuron"]:
-        """How far from the token another one may lie, nats, and yet be carried past it.
-
-        The change along the scaled logits is, where they are the logits, one of all distances by the factor s / s'.
-        """
+        """How far from the token another one may lie, nats, and yet be carried past it."""
         smallest, largest = self.writes.extremes
-        by_write = self.at.write.abs() * torch.maximum(largest - self.own, self.own - smallest)
+        by_write = self.along_write.abs() * torch.maximum(largest - self.own, self.own - smallest)
+        if self.is_scaled_alone:
+            return by_write
         baseline = self.neighbours.fields.baseline
-        if baseline.has_scaled_logits:
-            return by_write / (1 + self.at.scaled)
         width = baseline.scaled_logits.amax(-1, keepdim=True) - baseline.scaled_logits.amin(-1, keepdim=True)
         return by_write + self.at.scaled.abs() * width
 
@@ -113,7 +113,10 @@ class _Count:
         for part in _parts(is_crowd, n_tokens * needs.shape[1]):
             positions = near.positions[part]
             write = self.writes.to_tokens_of(near.tokens[part])
-            self._of_all_neurons(positions, needs[part], (near.gap[part], near.scaled_gap[part]), (write.mT, write[:, 0]))
+            along_write = self.along_write[positions].unsqueeze(1)
+            after = self._after(near.gap[part].unsqueeze(-1), near.scaled_gap[part].unsqueeze(-1), self.at.scaled[positions].unsqueeze(1))
+            after = torch.addcmul(after, along_write, write).gt_(along_write * write[:, :1])
+            self._keep(positions, needs[part], after.sum(1), near.gap[part])
         row, neuron = (needs & ~is_crowd.unsqueeze(-1)).nonzero(as_tuple=True)
         for pairs in slices(len(row), ELEMENTS_AT_ONCE // (n_tokens * self.writes.elements_of_an_entry)):
             at, pair = row[pairs], (near.positions[row[pairs]], neuron[pairs])
@@ -126,28 +129,32 @@ class _Count:
         is_crowd = _is_crowd(needs) & (matrix is not None)
         for positions in _parts(is_crowd, n_tokens * needs.shape[1]):
             assert matrix is not None
-            own = matrix.T[self.neighbours.token[positions, 0]]
-            self._of_all_neurons(positions, needs[positions], self.neighbours.gaps(positions), (matrix, own))
+            own, (gap, scaled_gap) = matrix.T[self.neighbours.token[positions, 0]].unsqueeze(-1), self.neighbours.gaps(positions)
+            along_write = self.along_write[positions].unsqueeze(-1)
+            after = self._after(gap.unsqueeze(1), scaled_gap.unsqueeze(1), self.at.scaled[positions].unsqueeze(-1))
+            after = torch.addcmul(after, along_write, matrix).gt_(along_write * own)
+            self._keep(positions, needs[positions], after.sum(-1), gap)
         position, neuron = (needs & ~is_crowd.unsqueeze(-1)).nonzero(as_tuple=True)
         for part in slices(len(position), ELEMENTS_AT_ONCE // n_tokens):
             pair = position[part], neuron[part]
             write = self.writes.rows(*pair)
             self._of_pairs(pair, self.neighbours.gaps(pair[0]), (write, write.gather(-1, self.neighbours.token[pair[0]])))
 
-    # Of what is written, that to the token itself comes last, from the same product as the rest: it shall not pass itself by rounding.
+    # What is written to the token itself comes from the same product as the rest: it shall not pass itself by rounding.
 
-    def _of_all_neurons(self, positions: Tensor, needs: Tensor, gaps: tuple[Tensor, Tensor], write_and_own: tuple[Tensor, Tensor]) -> None:
-        along_scaled, along_write = (each[positions].unsqueeze(-1) for each in (self.at.scaled, self.at.write))
-        gap, scaled_gap, (write, own) = *gaps, write_and_own
-        after = torch.addcmul(gap.unsqueeze(1), along_scaled, scaled_gap.unsqueeze(1)).addcmul_(along_write, write)
-        above = count_of_ones(after.gt_(along_write * own.unsqueeze(-1)).sum(-1))
-        self.more[positions] = torch.where(needs, above - (gap > 0).sum(-1, keepdim=True), self.more[positions])
+    def _after(self, gap: Tensor, scaled_gap: Tensor, along_scaled: Tensor) -> Tensor:
+        """How far tokens lie above the token after the norm has changed."""
+        return gap if self.is_scaled_alone else torch.addcmul(gap, along_scaled, scaled_gap)
+
+    def _keep(self, positions: Tensor, needs: Tensor, above: Tensor, gap: Tensor) -> None:
+        more = count_of_ones(above) - (gap > 0).sum(-1, keepdim=True)
+        self.more[positions] = torch.where(needs, more, self.more[positions])
 
     def _of_pairs(self, pair: Pair, gaps: tuple[Tensor, Tensor], write_and_own: tuple[Tensor, Tensor]) -> None:
-        along_scaled, along_write = (each[pair].unsqueeze(-1) for each in (self.at.scaled, self.at.write))
-        gap, scaled_gap, (write, own) = *gaps, write_and_own
-        after = torch.addcmul(gap, along_scaled, scaled_gap).addcmul_(along_write, write)
-        self.more[pair] = count_of_ones(after.gt_(along_write * own).sum(-1)) - (gap > 0).sum(-1)
+        along_write, (write, own) = self.along_write[pair].unsqueeze(-1), write_and_own
+        after = self._after(*gaps, self.at.scaled[pair].unsqueeze(-1))
+        above = torch.addcmul(after, along_write, write).gt_(along_write * own).sum(-1)
+        self.more[pair] = count_of_ones(above) - (gaps[0] > 0).sum(-1)
 
 
 def _is_crowd(needs: Bool[Tensor, "position neuron"]) -> Bool[Tensor, "position"]:
