@@ -124,7 +124,8 @@ def make_of_family() -> Callable[..., PreTrainedModel]:
     """A tiny model of any row of confreg.models.families, from its configuration; gains, biases and multipliers that matter."""
 
     def make(family: str, dtype: torch.dtype = torch.float32, n_layer: int = 2, **own: Any) -> PreTrainedModel:
-        config = AutoConfig.for_model(family, **{**TINY_OF_FAMILIES, "num_hidden_layers": n_layer, **FAMILIES_OWN.get(family, {}), **own})
+        sizes = {**TINY_OF_FAMILIES, "num_hidden_layers": n_layer, **FAMILIES_OWN.get(family, {}), **own}
+        config = AutoConfig.for_model(family, **{name: size for name, size in sizes.items() if size is not DERIVED})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -138,13 +139,16 @@ def make_of_family() -> Callable[..., PreTrainedModel]:
 
 TINY_OF_FAMILIES = dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"]) | {"max_position_embeddings": 16, "vocab_size": 19}
 TINY_OF_FAMILIES |= {"hidden_size": 16, "intermediate_size": 12, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+DERIVED = object()  # what a configuration works out by itself
 FAMILIES_OWN: dict[str, dict[str, Any]] = {
     **{family: {"logit_scale": 0.3} for family in ("cohere", "cohere2")},
     **{family: {"final_logit_softcapping": 2.0} for family in ("gemma2", "gemma3_text", "vaultgemma")},
+    "falcon": {"ffn_hidden_size": 12, "bias": True, "head_dim": DERIVED},
     "gpt2": {"n_inner": 12},
     "gpt_neo": {"num_layers": 2, "attention_types": [[["global"], 2]], "num_heads": 2},
     "gptj": {"n_inner": 12, "rotary_dim": 4},
     "granite": {"residual_multiplier": 0.4, "logits_scaling": 3.0},
+    "opt": {"ffn_dim": 12},
 }
 
 

@@ -21,10 +21,14 @@ COUNTS = torch.randint(0, 500, (N_VOCAB,), generator=torch.Generator().manual_se
 
 # where each family keeps its last down projection and its final norm, written by hand
 PARTS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "bloom": lambda model: (model.transformer.h[-1].mlp.dense_4h_to_h, model.transformer.ln_f),
+    "falcon": lambda model: (model.transformer.h[-1].mlp.dense_4h_to_h, model.transformer.ln_f),
     "gpt2": lambda model: (model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f),
     "gpt_neo": lambda model: (model.transformer.h[-1].mlp.c_proj, model.transformer.ln_f),
     "gpt_neox": lambda model: (model.gpt_neox.layers[-1].mlp.dense_4h_to_h, model.gpt_neox.final_layer_norm),
     "gptj": lambda model: (model.transformer.h[-1].mlp.fc_out, model.transformer.ln_f),
+    "mpt": lambda model: (model.transformer.blocks[-1].ffn.down_proj, model.transformer.norm_f),
+    "opt": lambda model: (model.model.decoder.layers[-1].fc2, model.model.decoder.final_layer_norm),
     "phi": lambda model: (model.model.layers[-1].mlp.fc2, model.model.final_layernorm),
     "starcoder2": lambda model: (model.model.layers[-1].mlp.c_proj, model.model.norm),
 }
@@ -87,7 +91,7 @@ class Oracle:
         for name, module in (("activations", self.projection), ("residual", self.norm)):
             module.register_forward_pre_hook(lambda _module, inputs, name=name: self.seen.update({name: inputs[0]}))
         self.logits(blocks.reference)
-        self.mean = self.seen["activations"].mean((0, 1))
+        self.mean = self.seen["activations"].flatten(0, -2).mean(0)
         self.before = self.logits(blocks.measured)[self.scored]
         self.residual, self.activations = self.seen["residual"], self.seen["activations"]
 
@@ -142,7 +146,7 @@ def assert_measured_as_by_hooks(model: PreTrainedModel, blocks: Blocks, every: i
         kl_from = (before - after) @ log_q.exp()
         kl_to = (after.exp() * (after - log_q)).sum(-1) - (before.exp() * (before - log_q)).sum(-1)
         expected = {
-            "activation_mean": oracle.activations[oracle.scored][:, neuron].mean(),
+            "activation_mean": oracle.activations.view(*oracle.scored.shape, -1)[oracle.scored][:, neuron].mean(),
             "loss_effect": loss["total"].abs().mean(),
             "loss_change": loss["total"].mean(),
             **{f"loss_effect_{name}": loss[name].abs().mean() for name in ("frozen_norm", "scale_only", "frozen_frequency")},

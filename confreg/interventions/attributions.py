@@ -36,7 +36,7 @@ def attribution_columns(model: PreTrainedModel, blocks: Blocks, request: Measure
         Columns of the table ``attributions``, one row for each neuron of each layer; float64, nats per scored position.
 
     Raises:
-        ValueError: for an architecture without a row in the families, or no scored position.
+        ValueError: for an architecture whose parts are not known, or no scored position.
     """
     with differentiable(model) as traceable:
         return _Attributions(traceable, blocks, request).columns()

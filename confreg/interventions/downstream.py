@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from confreg.interventions.replacing import Intervention, InterventionError, replaced
-from confreg.models.families import blocks_of, final_norm, output_rows
+from confreg.models.families import blocks_of, final_norm, n_heads, output_rows
 from confreg.models.norms import read_norm
 from confreg.models.undisturbed import undisturbed
 
@@ -117,7 +117,7 @@ class CleanPass:
         for projection, group in groupby(interventions, key=lambda each: each.projection(self.model)):
             elements = TENSORS_OF_VOCABULARY * self.log_probs.shape[-1] + TENSORS_OF_RESIDUAL * self.residual.shape[-1]
             elements += TENSORS_OF_SITE * len(output_rows(projection))
-            elements += TENSORS_OF_ATTENTION * self.model.config.num_attention_heads * self.tokens.shape[1]
+            elements += TENSORS_OF_ATTENTION * n_heads(self.model) * self.tokens.shape[1]
             bytes_of_one = self.tokens.numel() * elements * self.log_probs.element_size()
             together, alike = max(1, memory_bytes // bytes_of_one), list(group)
             yield from (alike[start : start + together] for start in range(0, len(alike), together))

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from confreg.models.families import blocks_of, down_projection, family_of, final_norm, n_layers, output_rows
+from confreg.models.families import blocks_of, by_block, down_projection, family_of, final_norm, n_layers, output_rows
 from confreg.models.norms import read_norm
 from confreg.models.undisturbed import undisturbed
 from confreg.neurons.attributions import LOGIT_GRADIENTS, SplitGradient, split_at_final_norm
@@ -47,12 +47,13 @@ class TracedPass:
 
     def _trace_layer(self, layer: int, hooks: ExitStack) -> None:
         def grow_graph(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            of_layer = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_()
+            of_layer = by_block(inputs[0], self.tokens.shape)
+            of_layer = of_layer if of_layer.requires_grad else of_layer.detach().requires_grad_()
             self.activations[layer] = of_layer
-            return (of_layer, *inputs[1:])
+            return (of_layer.view(inputs[0].shape), *inputs[1:])
 
         def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.writes[layer] = output
+            self.writes[layer] = by_block(output, self.tokens.shape)
 
         projection, post_norm = down_projection(self.model, layer), family_of(self.model).post_mlp_norm
         last = projection if post_norm is None else blocks_of(self.model)[layer].get_submodule(post_norm)

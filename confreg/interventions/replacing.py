@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from confreg.models.families import attention_output, down_projection, n_layers, output_rows
+from confreg.models.families import attention_output, by_block, down_projection, n_heads, n_layers, output_rows
 from confreg.models.undisturbed import undisturbed
 
 
@@ -64,7 +65,7 @@ class Intervention:
         """
         width = len(output_rows(self.projection(model)))
         kind, chosen = ("neurons", self.neurons) if self.neurons else ("heads", self.heads)
-        size = 1 if self.neurons else width // model.config.num_attention_heads
+        size = 1 if self.neurons else width // n_heads(model)
         if not all(0 <= each < width // size for each in chosen):
             raise ValueError(f"Intervention got {kind}={chosen} of layer {self.layer}; expected some of 0 to {width // size - 1}.")
         first = torch.tensor(chosen, device=model.device) * size
@@ -102,21 +103,24 @@ def replaced(model: PreTrainedModel, interventions: Sequence[Intervention]) -> I
     Raises:
         InterventionError: where the projection was not called exactly once, so that nothing, or only a part, was replaced.
     """
-    columns, n_calls = [each.columns(model) for each in interventions], 0
+    columns, n_calls, shape = [each.columns(model) for each in interventions], 0, torch.Size()
+
+    def note_shape(_model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal shape
+        shape = next(each.shape[:2] for each in (*inputs, *named.values()) if isinstance(each, Tensor))
 
     def replace_columns(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal n_calls
         n_calls += 1
-        values = inputs[0].unflatten(0, (len(interventions), -1)).clone()
+        values = by_block(inputs[0], shape).unflatten(0, (len(interventions), -1)).clone()
         for copy, which, intervention in zip(values, columns, interventions, strict=True):
             copy[..., which] = intervention.values_like(copy[..., which])
-        return values.flatten(0, 1), *inputs[1:]
+        return values.reshape(inputs[0].shape), *inputs[1:]
 
-    handle = interventions[0].projection(model).register_forward_pre_hook(replace_columns)
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(model.register_forward_pre_hook(note_shape, with_kwargs=True).remove)
+        hooks.callback(interventions[0].projection(model).register_forward_pre_hook(replace_columns).remove)
         yield
-    finally:
-        handle.remove()
     if n_calls != 1:
         raise InterventionError(
             f"The {'down projection' if interventions[0].neurons else 'attention output'} of layer {interventions[0].layer} of this "
@@ -142,4 +146,4 @@ def site_activations(
         raise InterventionError(
             f"The projection of layer {layer} of this {type(model).__name__} was called {len(seen)} times; expected once."
         )
-    return seen[0]
+    return by_block(seen[0], tokens.shape)

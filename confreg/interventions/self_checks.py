@@ -16,7 +16,7 @@ from confreg.interventions.replacing import Intervention, InterventionError, sit
 from confreg.interventions.suspicions import SelfCheckError, relative_error
 from confreg.languages.blocks import Blocks
 from confreg.models.checkpoints import weights_sha256
-from confreg.models.families import n_layers
+from confreg.models.families import family_of, n_heads, n_layers
 from confreg.models.undisturbed import undisturbed
 
 BLOCKS, TOKENS = 2, 32  # of the measured ones, at most: a few positions tell, and a large vocabulary makes each of them dear
@@ -91,10 +91,11 @@ def check_replacing_by_itself(model: PreTrainedModel, tokens: Int[Tensor, "block
     """
     try:
         clean = CleanPass.of(model, tokens)
+        knows_heads = family_of(model).attention_output is not None and n_heads(model) > 0
         for layer in sorted({0, n_layers(model) - 1}):
-            for kind, heads in (("neurons", False), ("heads", True)):
+            for kind, heads in (("neurons", False), *([("heads", True)] if knows_heads else [])):
                 own = site_activations(model, tokens, layer, heads)
-                every = tuple(range(model.config.num_attention_heads if heads else own.shape[-1]))
+                every = tuple(range(n_heads(model) if heads else own.shape[-1]))
                 after, _ = next(clean.predictions([Intervention(layer, own, **{kind: every})]))
                 error = relative_error(after, clean.log_probs)
                 if not error <= tolerance and clean.log_probs.isfinite().all():

@@ -1,37 +1,19 @@
-"""Families of architectures as a table: how to build one from the settings, and where its parts are."""
+"""Families of architectures as a table: how to build one from the settings, and where its parts are; without a row, as structure tells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from confreg.models.configurations import configure_gpt2, configure_gpt_neox, configure_llama
-from confreg.settings import ModelSettings
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture. Paths are attribute names from the causal language model."""
-
-    blocks: str
-    down_projection: str  # within a block: its input is the neurons' activations
-    attention_output: str  # within a block: the projection whose input is the outputs of the heads, one after the other
-    block_norms: tuple[str, ...]  # within a block
-    final_norm: str
-    configure: Callable[[ModelSettings, int, int], PreTrainedConfig] | None = None  # settings, vocabulary size, longest block
-    norm: str | None = None  # all of them, by their name in model.norm; with ``configure``, for families that are trained from scratch
-    rotary_share: float = 0.0  # of a head's dimensions: those that turn with the position, in pairs; with ``configure``
-    gate: tuple[str, str] | None = None  # within a block, of a gated MLP in parts: the gate's activation, and the projection it multiplies
-    post_mlp_norm: str | None = None  # within a block: what the MLP's output passes before it is added to the residual
-    residual_multiplier: Callable[[Any], float] = lambda config: 1.0  # of what the MLP adds to the residual
-    logit_multiplier: Callable[[Any], float] = lambda config: 1.0  # of the logits, the bias of the unembedding included
-    softcap: Callable[[Any], float | None] = lambda config: None  # c of the logits c tanh(z / c)
-
+from confreg.models.family import Family, lacking_in_bloom, lacking_in_opt
+from confreg.models.structure import PartNotFoundError, find_family
 
 _LLAMA = Family(
     configure=configure_llama,
@@ -67,10 +49,19 @@ _GPT2 = Family(
     norm="layernorm",
 )
 _LIKE_GPT2 = replace(_GPT2, configure=None, norm=None)
+_BLOOM = replace(
+    _LIKE_GPT2,
+    down_projection="mlp.dense_4h_to_h",
+    attention_output="self_attention.dense",
+    block_norms=("input_layernorm", "post_attention_layernorm"),
+    lacks=lacking_in_bloom,
+)
 
 FAMILIES = {  # by the name that transformers gives an architecture: config.model_type
+    "bloom": _BLOOM,
     "cohere": _COHERE,
     "cohere2": _COHERE,
+    "falcon": replace(_BLOOM, block_norms=("input_layernorm", "post_attention_layernorm", "ln_attn", "ln_mlp"), lacks=lambda config: None),
     "gemma": _LIKE_LLAMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2,
@@ -100,10 +91,25 @@ FAMILIES = {  # by the name that transformers gives an architecture: config.mode
     ),
     "llama": _LLAMA,
     "mistral": _LIKE_LLAMA,
+    "mpt": Family(
+        blocks="transformer.blocks",
+        down_projection="ffn.down_proj",
+        attention_output="attn.out_proj",
+        block_norms=("norm_1", "norm_2"),
+        final_norm="transformer.norm_f",
+    ),
     "nemotron": replace(_LIKE_LLAMA, gate=None),
     "olmo": _LIKE_LLAMA,
     "olmo2": _OLMO2,
     "olmo3": _OLMO2,
+    "opt": Family(
+        blocks="model.decoder.layers",
+        down_projection="fc2",
+        attention_output="self_attn.out_proj",
+        block_norms=("self_attn_layer_norm", "final_layer_norm"),
+        final_norm="model.decoder.final_layer_norm",
+        lacks=lacking_in_opt,
+    ),
     "phi": replace(
         _LIKE_LLAMA,
         down_projection="mlp.fc2",
@@ -124,22 +130,32 @@ FAMILIES = {  # by the name that transformers gives an architecture: config.mode
         softcap=lambda config: config.final_logit_softcapping,
     ),
 }
+_FOUND: WeakKeyDictionary[PreTrainedModel, Family] = WeakKeyDictionary()  # by structure
 BUILDABLE = tuple(name for name, family in FAMILIES.items() if family.configure is not None)  # what model.family offers
 
 
 def family_of(model: PreTrainedModel) -> Family:
-    """The row of a model's architecture.
+    """The row of a model's architecture; where the table has none, what a pass over a few tokens shows, found once for each model.
 
     Raises:
-        ValueError: for an architecture that the table lacks.
+        ValueError: for an architecture that has no row and does not show its parts, or a configuration that leaves one out; it is named.
     """
-    name = model.config.model_type
-    if name not in FAMILIES:
+    family = FAMILIES.get(model.config.model_type) or _FOUND.get(model) or _found(model)
+    if (lacking := family.lacks(model.config)) is not None:
+        raise ValueError(f"This {type(model).__name__} cannot be measured: it lacks {lacking}.")
+    return family
+
+
+def _found(model: PreTrainedModel) -> Family:
+    try:
+        _FOUND[model] = find_family(model)
+    except PartNotFoundError as error:
         raise ValueError(
-            f"No row for the architecture {name!r} in confreg.models.families; expected one of {', '.join(sorted(FAMILIES))}. "
-            "A measurement needs to know its blocks, its MLP's down projection and its final norm."
-        )
-    return FAMILIES[name]
+            f"No row for the architecture {model.config.model_type!r} in confreg.models.families, nor does its structure tell: {error}. "
+            "A measurement needs to know its blocks, its MLP's down projection and its final norm. There are rows for "
+            f"{', '.join(sorted(FAMILIES))}."
+        ) from error
+    return _FOUND[model]
 
 
 def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -159,9 +175,25 @@ def last_down_projection(model: PreTrainedModel) -> nn.Module:
 
 
 def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The module whose input is the outputs of a layer's attention heads, one head after the other."""
-    projection: nn.Module = _at(blocks_of(model)[layer], family_of(model).attention_output)
+    """The module whose input is the outputs of a layer's attention heads, one head after the other.
+
+    Raises:
+        ValueError: where it is not known, nor how many heads there are.
+    """
+    path = family_of(model).attention_output
+    if path is None or not n_heads(model):
+        raise ValueError(
+            f"The attention output of this {type(model).__name__} or its number of heads is not known: its structure does not tell. Its "
+            "neurons can be measured; for its heads it needs a row in confreg.models.families."
+        )
+    projection: nn.Module = _at(blocks_of(model)[layer], path)
     return projection
+
+
+def n_heads(model: PreTrainedModel) -> int:
+    """Attention heads of each layer; 0 where the configuration does not say."""
+    number = getattr(model.config, "num_attention_heads", 0)
+    return number if isinstance(number, int) else 0
 
 
 def gated_parts(model: PreTrainedModel, layer: int) -> dict[str, nn.Module] | None:
@@ -183,9 +215,9 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
 
 def norm_paths(model: PreTrainedModel) -> list[str]:
     """Where the norms are, from the model, in the order of the blocks; the final one comes last."""
-    family = family_of(model)
-    inner = [f"{family.blocks}.{layer}.{name}" for layer in range(n_layers(model)) for name in family.block_norms]
-    return [*inner, family.final_norm]
+    family, blocks = family_of(model), blocks_of(model)
+    inner = [(layer, name) for layer, block in enumerate(blocks) for name in family.block_norms if getattr(block, name, None) is not None]
+    return [*(f"{family.blocks}.{layer}.{name}" for layer, name in inner), family.final_norm]
 
 
 def n_layers(model: PreTrainedModel) -> int:
@@ -197,6 +229,11 @@ def output_rows(projection: nn.Module) -> Tensor:
     """What each neuron writes for one unit of activation: [neuron, d_model], whichever way the module stores it."""
     weight: Any = projection.weight
     return weight if isinstance(projection, Conv1D) else weight.T
+
+
+def by_block(values: Float[Tensor, "*position column"], shape: Size) -> Float[Tensor, "block token column"]:
+    """What enters or leaves a projection, for each token of each block: some architectures put the blocks one after the other."""
+    return values.unflatten(0, shape) if values.ndim == 2 else values
 
 
 def _at(module: nn.Module, path: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -123,6 +125,7 @@ def _read_layer_norm_with_gain_alone(norm: Any) -> NormReading:
     return NormReading(True, norm.weight, None, norm.variance_epsilon)
 
 
+EPSILONS = ("eps", "variance_epsilon", "epsilon")  # how norms call theirs
 OF_TRANSFORMERS: dict[str, Callable[[Any], NormReading]] = {  # classes of transformers.models, by their names
     **dict.fromkeys(
         [f"{family}RMSNorm" for family in ("Glm4", "Granite", "Mistral", "Olmo2", "Olmo3", "Phi3", "Qwen2", "Qwen3", "SmolLM3")],
@@ -161,7 +164,39 @@ def read_norm(norm: nn.Module) -> NormReading:
             readers[ancestor] = OF_TRANSFORMERS[ancestor.__name__]
         if ancestor in readers and _does_the_same(norm, ancestor):
             return readers[ancestor](norm)
+    if (tried := _read_by_trying(norm)) is not None:
+        return tried
     raise _no_row(norm, [*(each.__name__ for each in readers), *OF_TRANSFORMERS])
+
+
+def _read_by_trying(norm: Any) -> NormReading | None:
+    """What a norm of an unknown class was seen to do to a random residual with random gains and biases; None where nothing fits.
+
+    Its epsilon is read from it, never guessed, and seen to act on a small residual. Half of the digits of fp32 are enough to tell one
+    reading from another; the self-checks look at the others.
+    """
+    epsilon = next((each for name in EPSILONS if isinstance(each := getattr(norm, name, None), float)), None)
+    if epsilon is None or getattr(norm, "weight", None) is None or {*norm.state_dict()} - {"weight", "bias"}:
+        return None
+    copied, generator = copy.deepcopy(norm).double().cpu(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        large = torch.randn(4, len(copied.weight), generator=generator, dtype=torch.float64) + 0.5
+        for centres, gain in product((True, False), (lambda weight: weight, _one_plus)):
+            readings = [NormReading(centres, gain(each.weight), getattr(each, "bias", None), epsilon) for each in (norm, copied)]
+            if all(_does(copied, readings[1], residual) for residual in (large, epsilon**0.5 * large)):
+                return readings[0]
+    return None
+
+
+def _does(norm: nn.Module, reading: NormReading, residual: Float[Tensor, "position d_model"]) -> bool:
+    try:
+        found = norm.forward(residual)
+    except (RuntimeError, TypeError):
+        return False
+    expected = reading.applied(residual, reading.scale(residual))
+    return found.shape == expected.shape and torch.allclose(found.double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def _does_the_same(norm: nn.Module, kind: type[nn.Module]) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from confreg.models.families import family_of, final_norm, last_down_projection, last_post_mlp_norm, n_layers, output_rows
+from confreg.models.families import by_block, family_of, final_norm, last_down_projection, last_post_mlp_norm, n_layers, output_rows
 from confreg.models.norms import NormReading, read_norm
 from confreg.models.post_mlp_norm import PostMlpNorm
 from confreg.models.unembedding import at_least_fp32, effective_unembedding
@@ -46,7 +46,7 @@ class Readout:
             vocabulary_size: token ids from here on are left out as padding; None: there are none.
 
         Raises:
-            ValueError: for an architecture or a norm without a row, or a vocabulary that the model has not.
+            ValueError: for an architecture or a norm that is not known, or a vocabulary that the model has not.
         """
         family, norm = family_of(model), read_norm(final_norm(model))
         effective, bias = effective_unembedding(model, norm, vocabulary_size)
@@ -211,7 +211,9 @@ def capture(
         if logits_at is not None:
             hooks.enter_context(_restricted_to(model.get_output_embeddings(), logits_at))
         logits = model(input_ids=tokens, use_cache=False).logits[..., :vocabulary_size]
-    return Captured(seen["activations"], seen["residual"], logits if logits_at is None else logits.squeeze(0), seen.get("mlp_output"))
+    activations, mlp_output = by_block(seen["activations"], tokens.shape), seen.get("mlp_output")
+    mlp_output = None if mlp_output is None else by_block(mlp_output, tokens.shape)
+    return Captured(activations, seen["residual"], logits if logits_at is None else logits.squeeze(0), mlp_output)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from confreg.models.families import BUILDABLE, FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
-LINES = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+TEXT = PAGE.read_text(encoding="utf-8")
+LINES = [line for line in TEXT.splitlines() if line.startswith("| `")]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 BY_NAME = {name: row for row in ROWS for name in re.findall(r"`(\w+)`", row[0])}
 CONFIGS = {name: AutoConfig.for_model(name) for name in FAMILIES}
@@ -20,6 +21,27 @@ def test_the_page_lists_every_family_once_and_says_which_are_trained_from_scratc
     assert sorted(BY_NAME) == sorted(FAMILIES)
     assert sum(len(re.findall(r"`\w+`", row[0])) for row in ROWS) == len(FAMILIES)
     assert {name for name, row in BY_NAME.items() if row[1] == "yes"} == set(BUILDABLE)
+
+
+def test_what_the_page_says_of_gates_and_of_configurations_that_are_refused_is_in_the_table() -> None:
+    fused = {name for name, row in BY_NAME.items() if row[2] == "yes, fused"}
+    assert {name for name, row in BY_NAME.items() if row[2] == "yes"} == {
+        name for name, family in FAMILIES.items() if family.gate is not None
+    }
+    assert fused == {"glm4", "phi3"}
+    lacking = {"opt": ("do_layer_norm_before", False), "bloom": ("apply_residual_connection_post_layernorm", True)}
+    for name, (key, value) in lacking.items():
+        config = AutoConfig.for_model(name)
+        assert FAMILIES[name].lacks(config) is None
+        setattr(config, key, value)
+        assert f"`{key}={value}`" in TEXT
+        assert FAMILIES[name].lacks(config) is not None
+
+
+def test_architectures_that_the_page_says_are_measured_or_refused_without_a_row_have_none() -> None:
+    named = re.findall(r"`(\w+)`", TEXT.split("With the sizes and random weights")[1].split("Every row")[0])
+    assert len(named) > 10
+    assert {*named} <= {*CONFIG_MAPPING} - {*FAMILIES}
 
 
 def test_what_the_page_says_is_handled_is_in_the_row_of_the_family() -> None:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from confreg.interventions.gradients import TracedPass, blocks_in_memory, differentiable, layer_activations, layer_widths
-from confreg.models.families import FAMILIES, blocks_of, down_projection, family_of, final_norm, n_layers
+from confreg.models.families import FAMILIES, blocks_of, down_projection, family_of, final_norm
 from confreg.models.norms import FrozenNorm, read_norm
 from confreg.models.readout import Readout, capture
 from confreg.models.swaps import swap_parts
@@ -36,15 +36,19 @@ SIZES = {
     "eos_token_id": None,
 }
 OWN_SETTINGS = {  # other names of the same sizes, and multipliers and soft-caps that matter
+    "bloom": {"n_layer": 2, "n_head": 2},
     "cohere": {"logit_scale": 0.7},
     "cohere2": {"logit_scale": 1.4},
+    "falcon": {"ffn_hidden_size": N_NEURONS, "bias": True},
     "gemma2": {"final_logit_softcapping": 4.0},
     "granite": {"residual_multiplier": 0.6, "logits_scaling": 1.7},
     "vaultgemma": {"final_logit_softcapping": 4.0},
     "gpt2": {"n_inner": N_NEURONS},
     "gptj": {"n_inner": N_NEURONS, "rotary_dim": 4},
     "gpt_neo": {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4},
+    "opt": {"ffn_dim": N_NEURONS},
 }
+DERIVED = {"falcon": ("head_dim",)}  # what a configuration works out by itself
 
 
 class InFloat64(TorchFunctionMode):
@@ -69,7 +73,8 @@ def _in_float64() -> Iterator[None]:
 def make_model(family: str, **swaps: Any) -> PreTrainedModel:
     """Tiny, in float64 and in training mode, with gains and biases that matter."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**SIZES, **OWN_SETTINGS.get(family, {})})
+    sizes = {name: size for name, size in SIZES.items() if name not in DERIVED.get(family, ())}
+    config = AutoConfig.for_model(family, **{**sizes, **OWN_SETTINGS.get(family, {})})
     model = AutoModelForCausalLM.from_config(config).train()
     if swaps:
         swap_parts(model, ModelSettings(family=family, d_model=D_MODEL, **swaps), N_TOKENS, seed=0)
@@ -133,7 +138,7 @@ class Perturbed:
             hooks.callback(last.register_forward_hook(note("write")).remove)
             if frozen_norm:
                 hooks.enter_context(self.clean_scale(norm))
-            hooks.enter_context(replaced((projection, lambda x: x + size * self.direction)))
+            hooks.enter_context(replaced((projection, lambda x: x + size * self.direction.view(x.shape))))
             logits = self.model(input_ids=self.tokens, use_cache=False).logits
         return logits, seen["write"], seen["residual"]
 
@@ -150,7 +155,7 @@ class Perturbed:
     def past_the_layers_above(self, write: Tensor, frozen_norm: bool) -> Tensor:
         """Logits where the layer's write to the final residual is this one, and nothing else changes."""
         multiplier, norm = family_of(self.model).residual_multiplier(self.model.config), final_norm(self.model)
-        residual = self.clean_residual + multiplier * (write - self.clean_write)
+        residual = self.clean_residual + multiplier * (write - self.clean_write).view(self.clean_residual.shape)
         with ExitStack() as hooks, torch.no_grad():
             if frozen_norm:
                 hooks.enter_context(self.clean_scale(norm))
@@ -184,8 +189,8 @@ def assert_gradients_are_those_of_the_real_model(model: PreTrainedModel, tokens:
             for _, of_residual in traced.of_final_residual()
         ]
     model.eval()
-    for layer in range(n_layers(model)):
-        direction = torch.randn(*tokens.shape, N_NEURONS, generator=generator, dtype=torch.float64)
+    for layer, width in enumerate(layer_widths(model)):
+        direction = torch.randn(*tokens.shape, width, generator=generator, dtype=torch.float64)
         for part, expected in Perturbed(model, tokens, scored, layer, direction).derivatives().items():
             found = torch.stack([(of_quantity[part][layer] * direction).sum() for of_quantity in gradients])
             torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-7, msg=lambda text, name=f"{part} {layer}": f"{name}: {text}")

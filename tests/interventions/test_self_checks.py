@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from confreg.interventions.replacing import site_activations
 from confreg.interventions.self_checks import check_interventions
 from confreg.interventions.suspicions import SelfCheckError
 from confreg.languages.blocks import Blocks
@@ -36,8 +38,44 @@ def new_model(family: str = "gpt2", **parts: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_passes(make_of_family: Maker, blocks: Blocks, family: str) -> None:
-    check_interventions(make_of_family(family), blocks)
+def test_every_family_passes_as_a_folder_of_its_weights_opens_it(
+    make_of_family: Maker, blocks: Blocks, tmp_path: Path, family: str
+) -> None:
+    model = make_of_family(family)
+    model.save_pretrained(tmp_path)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(opened(input_ids=blocks.measured).logits, model(input_ids=blocks.measured).logits)
+    check_interventions(opened, blocks)
+
+
+FALCONS: list[dict[str, Any]] = [{"parallel_attn": False, "alibi": True}, {"new_decoder_architecture": True}]
+FALCONS += [{"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}]
+VARIANTS = [("falcon", each) for each in FALCONS] + [
+    ("stablelm", {"use_parallel_residual": True}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+]
+VARIANTS += [("mpt", {"attn_config": {"clip_qkv": 1.0}}), ("opt", {"enable_bias": False, "layer_norm_elementwise_affine": False})]
+
+
+@pytest.mark.parametrize(("family", "own"), VARIANTS, ids=str)
+def test_so_do_their_blocks_of_other_forms(make_of_family: Maker, blocks: Blocks, family: str, own: dict[str, Any]) -> None:
+    check_interventions(make_of_family(family, **own), blocks)
+
+
+@pytest.mark.parametrize("architecture", ["biogpt", "exaone4", "gpt_bigcode", "persimmon"])
+def test_architectures_without_a_row_pass_where_their_structure_tells_their_parts(
+    make_of_family: Maker, blocks: Blocks, architecture: str
+) -> None:
+    assert architecture not in FAMILIES
+    check_interventions(make_of_family(architecture), blocks)
+
+
+def test_heads_are_left_out_of_the_checks_where_the_attention_output_is_not_known(make_of_family: Maker, blocks: Blocks) -> None:
+    model = make_of_family("lfm2", layer_types=["conv", "full_attention"])
+    check_interventions(model, blocks)
+    with pytest.raises(ValueError, match=r"attention output of this Lfm2ForCausalLM .* not known"):
+        site_activations(model, blocks.measured, 1, heads=True)
 
 
 @pytest.mark.parametrize("norm", sorted(NORMS))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from confreg.models.families import (
     FAMILIES,
@@ -44,18 +44,48 @@ def test_output_rows_are_what_one_unit_of_activation_adds_to_the_output(make_mod
             torch.testing.assert_close(rows[neuron], write[0], atol=1e-6, rtol=0)
 
 
-def test_an_architecture_without_a_row_is_refused_with_its_name_and_what_is_needed() -> None:
-    sizes = {"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 1, "ffn_dim": 8, "num_attention_heads": 2, "word_embed_proj_dim": 8}
-    with pytest.raises(ValueError, match=r"architecture 'opt' in confreg.models.families.*final norm"):
-        family_of(OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=16)))
+LACKING = {
+    "norms behind the sum": (
+        "opt",
+        {"do_layer_norm_before": False},
+        r"OPTForCausalLM .*: it lacks a final norm \(do_layer_norm_before=False",
+    ),
+    "projected embeddings": (
+        "opt",
+        {"word_embed_proj_dim": 8},
+        r"OPTForCausalLM .*: it lacks an unembedding of the normed residual: project_out",
+    ),
+    "normed residual": ("bloom", {"apply_residual_connection_post_layernorm": True}, "BloomForCausalLM .* lacks a residual that its norms"),
+}
+
+
+@pytest.mark.parametrize(("family", "own", "text"), LACKING.values(), ids=LACKING)
+def test_a_configuration_that_leaves_out_what_a_measurement_needs_is_refused_with_what_it_is(
+    make_of_family: Callable, family: str, own: dict, text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        family_of(make_of_family(family, **own))
+
+
+FALCONS = {
+    "one norm": ({}, ["input_layernorm"]),
+    "one after the other": ({"parallel_attn": False, "alibi": True}, ["input_layernorm", "post_attention_layernorm"]),
+    "two norms": ({"new_decoder_architecture": True}, ["ln_attn", "ln_mlp"]),
+    "one norm of the later kind": ({"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, ["input_layernorm"]),
+}
+
+
+@pytest.mark.parametrize(("own", "names"), FALCONS.values(), ids=FALCONS)
+def test_the_norms_of_a_falcons_blocks_are_those_of_its_configuration(make_of_family: Callable, own: dict, names: list[str]) -> None:
+    paths = norm_paths(make_of_family("falcon", **own))
+    assert paths == [*(f"transformer.h.{layer}.{name}" for layer in (0, 1) for name in names), "transformer.ln_f"]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_the_places_of_a_row_are_there_in_every_block(make_of_family: Callable, family: str) -> None:
     model = make_of_family(family)
     assert len(blocks_of(model)) == 2
-    width = last_down_projection(model)(torch.zeros(1, 12)).shape[-1]
-    assert attention_output(model, 0)(torch.zeros(1, 16)).shape[-1] == width == 16
+    assert attention_output(model, 0)(torch.zeros(1, 16)).shape[-1] == output_rows(last_down_projection(model)).shape[-1] == 16
     norms = [model.get_submodule(path) for path in norm_paths(model)]
     assert norms[-1] is final_norm(model)
     for norm in norms:
@@ -66,8 +96,8 @@ def test_the_places_of_a_row_are_there_in_every_block(make_of_family: Callable, 
 
 GATED = {
     family: "gate_up_proj" if family in ("phi3", "glm4") else "gate_proj"
-    for family in FAMILIES
-    if family not in ("gpt2", "gpt_neo", "gpt_neox", "gptj", "nemotron", "phi", "starcoder2")
+    for family, row in FAMILIES.items()
+    if row.gate is not None or family in ("phi3", "glm4")
 }
 
 

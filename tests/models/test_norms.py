@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from confreg.models.norms import NORMS, OF_TRANSFORMERS, FrozenNorm, NormReading, kind_of_norm, read_norm
+from confreg.models.norms import EPSILONS, NORMS, OF_TRANSFORMERS, FrozenNorm, NormReading, kind_of_norm, read_norm
 from confreg.settings import ModelSettings
 
 D_MODEL = 6
@@ -96,10 +96,62 @@ def test_a_class_that_inherits_and_computes_the_same_is_read_as_its_parent() -> 
     assert reading.gain is norm.weight
 
 
-def test_a_class_that_inherits_and_computes_something_else_is_refused() -> None:
-    for read in (read_norm, kind_of_norm):
-        with pytest.raises(ValueError, match=r"No row for the norm OnePlusLayerNorm .* one plus the weight"):
-            read(OnePlusLayerNorm(D_MODEL))
+class SquaredGain(nn.RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, self.normalized_shape, self.weight, self.eps) * self.weight
+
+
+class EpsilonOutside(nn.RMSNorm):
+    """Divides by the root of the mean square plus epsilon."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / (x.square().mean(-1, keepdim=True).sqrt() + (self.eps or 0.0))
+
+
+def test_a_class_that_inherits_and_computes_something_else_is_not_one_that_a_model_is_built_with() -> None:
+    with pytest.raises(ValueError, match=r"No row for the norm OnePlusLayerNorm .* one plus the weight"):
+        kind_of_norm(OnePlusLayerNorm(D_MODEL))
+
+
+@pytest.mark.parametrize("norm", [SquaredGain(D_MODEL, eps=1e-5), EpsilonOutside(D_MODEL, eps=1e-5), SquaredGain(D_MODEL)])
+def test_a_class_that_does_nothing_that_can_be_read_is_refused(norm: nn.Module) -> None:
+    with pytest.raises(ValueError, match=rf"No row for the norm {type(norm).__name__} .* one plus the weight"):
+        read_norm(norm)
+
+
+def unknown(centres: bool, adds_one: bool, epsilon_name: str) -> nn.Module:
+    """A norm of a class that no table has."""
+
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(D_MODEL)), nn.Parameter(torch.zeros(D_MODEL))
+            setattr(self, epsilon_name, 1e-3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.float()  # as most of them do
+            x = x - x.mean(-1, keepdim=True) if centres else x
+            x = x * (x.square().mean(-1, keepdim=True) + getattr(self, epsilon_name)).rsqrt()
+            return x * (self.weight + adds_one) + self.bias
+
+    return Unknown()
+
+
+@pytest.mark.parametrize("centres", [True, False])
+@pytest.mark.parametrize("adds_one", [True, False])
+@pytest.mark.parametrize("epsilon_name", EPSILONS)
+def test_a_norm_of_an_unknown_class_is_read_as_what_it_is_seen_to_do(
+    centres: bool, adds_one: bool, epsilon_name: str, residual: Tensor
+) -> None:
+    norm, state = unknown(centres, adds_one, epsilon_name), torch.get_rng_state()
+    norm.register_forward_hook(lambda *_: pytest.fail("a try is no pass"))
+    reading = read_norm(norm)
+    assert (reading.centres, reading.epsilon) == (centres, 1e-3)
+    assert reading.bias is norm.bias
+    assert torch.equal(reading.gain, norm.weight + adds_one)
+    torch.testing.assert_close(norm.forward(residual).double(), reading.applied(residual, reading.scale(residual)), atol=1e-5, rtol=1e-5)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (norm.weight == 1).all()
 
 
 def test_a_class_of_a_known_name_from_elsewhere_is_refused() -> None:

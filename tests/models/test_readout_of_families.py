@@ -54,7 +54,7 @@ class Read:
         """The model itself with some neurons replaced by a hook."""
         changed = self.captured.activations.clone()
         changed[..., list(neurons)] = replacement[list(neurons)]
-        handle = last_down_projection(self.model).register_forward_pre_hook(lambda _module, _inputs: (changed,))
+        handle = last_down_projection(self.model).register_forward_pre_hook(lambda _module, inputs: (changed.view(inputs[0].shape),))
         try:
             with self.without_rounding():
                 return capture(self.model, self.tokens)
@@ -97,7 +97,8 @@ def test_the_models_own_log_probabilities_are_rebuilt_to_ten_digits(read: Callab
 @families
 def test_scale_and_logits_after_a_replacement_are_those_of_the_model_with_the_neuron_replaced(read: Callable, family: str) -> None:
     of_model = read(family)
-    mean, direction = of_model.captured.activations.mean((0, 1)), torch.randn(12, generator=torch.Generator().manual_seed(1))
+    mean = of_model.captured.activations.mean((0, 1))
+    direction = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
     norm, everywhere = of_model.readout.norm, of_model.everywhere
     for size in (1e-4, 1.0, 1e3):
         replacement = mean + size * direction.double()
