@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from confreg.interventions.attributions import attribution_columns
 from confreg.languages.blocks import Blocks
 from confreg.models.checkpoints import weights_sha256
+from confreg.models.layer_writes import layer_writes
 from confreg.models.readout import Readout
 from confreg.models.undisturbed import undisturbed
 from confreg.neurons.controls import control_directions
@@ -22,6 +23,7 @@ from confreg.neurons.effect_sums import EffectSums, Floors, evidence_from
 from confreg.neurons.frequency import Frequency
 from confreg.neurons.selection import Evidence, Thresholds, entropy_neurons, frequency_neurons, thresholds_of_layer
 from confreg.neurons.summaries import activation_columns, model_columns, weight_columns
+from confreg.neurons.universal import universal_columns
 from confreg.neurons.weights import TokenMoments, default_null_dimensions, null_space_share_chance, singular_directions
 from confreg.processes import ALONE, Processes
 from confreg.progress import Told, progress_of
@@ -148,15 +150,16 @@ class _Measurement:
         neurons, predictions = self._neuron_columns(), model_columns(self.values)
         model = {**predictions, **self._name_neurons(neurons, predictions["entropy_nats"])}
         tables: dict[str, tuple[Columns, int]] = {
-            "neurons": (_on_cpu(neurons), len(self.readout.w_out)),
+            "neurons": _rows(neurons),
             "model": (model, 1),
             "spectrum": ({"index": range(len(values)), "singular_value": values.cpu()}, len(values)),
         }
         if self.request.groups:
-            tables["groups"] = _on_cpu(self._group_columns()), len(self.request.groups)
+            tables["groups"] = _rows(self._group_columns(), "group")
         if self.request.attributions:
-            attributions = attribution_columns(self.model, self.blocks, self.request)
-            tables["attributions"] = _on_cpu(attributions), len(attributions["neuron"])  # type: ignore[arg-type]
+            tables["attributions"] = _rows(attribution_columns(self.model, self.blocks, self.request))
+        if self.request.universal:
+            tables["universal"] = _rows(universal_columns(layer_writes(self.model), self.readout.unembedding, self.request.universal_rules))
         return tables
 
     def _check_truth(self, vocabulary_size: int) -> None:
@@ -182,8 +185,7 @@ class _Measurement:
         return control_directions(self.request.control, self.readout.w_out, self.null_directions, seed, self.readout.residual_is_centred)
 
     def _effect_columns(self, effects: EffectSums) -> dict[str, Tensor]:
-        request = self.request
-        floors = Floors(request.share_floor_nats, request.divergence_floor_nats, request.rules.clusters_min)
+        floors = Floors(self.request.share_floor_nats, self.request.divergence_floor_nats, self.request.rules.clusters_min)
         return effects.columns(floors, self.frequency.has_direction)
 
     def _weight_columns(self, w_out: Tensor) -> dict[str, Tensor]:
@@ -243,5 +245,6 @@ class _Measurement:
         )
 
 
-def _on_cpu(columns: Columns) -> Columns:
-    return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in columns.items()}
+def _rows(columns: Columns, one_for_each: str = "neuron") -> tuple[Columns, int]:
+    n_rows = len(columns[one_for_each])  # type: ignore[arg-type]
+    return {name: each.cpu() if isinstance(each, Tensor) else each for name, each in columns.items()}, n_rows

@@ -84,6 +84,15 @@ ATTRIBUTIONS_TABLE = pa.schema(
     + [("replacement", pa.string())]
 )
 
+# Of the cosines between a neuron's write and every token, over the vocabulary; dimensionless.
+UNIVERSAL_MEASURES = ("vocabulary_cosine_variance", "vocabulary_cosine_skew", "vocabulary_cosine_kurtosis")
+UNIVERSAL_KINDS = ("is_prediction_neuron", "is_suppression_neuron", "is_partition_neuron")
+UNIVERSAL = pa.schema(
+    [*IDENTITY.items(), ("layer", pa.int64()), ("neuron", pa.int64()), ("w_out_norm", pa.float64())]
+    + [(name, pa.float64()) for name in UNIVERSAL_MEASURES]
+    + [(name, pa.bool_()) for name in UNIVERSAL_KINDS]
+)
+
 EFFECT_COLUMNS = [(f"{name}{suffix}", pa.float64()) for name in EFFECTS for suffix in ("", "_stderr")]
 EFFECT_COLUMNS += [(f"{name}{suffix}", pa.float64()) for name in SHARES for suffix in ("", "_stderr", "_low")]
 GROUPS = pa.schema(
@@ -98,7 +107,8 @@ GROUPS = pa.schema(
 )
 
 TABLES = {"neurons": NEURONS, "model": MODEL, "spectrum": SPECTRUM}  # of every measurement
-OPTIONAL_TABLES = {"attributions": ATTRIBUTIONS_TABLE, "groups": GROUPS}  # of those whose request says true to a setting of the same name
+# of those whose request says true to a setting of the same name
+OPTIONAL_TABLES = {"attributions": ATTRIBUTIONS_TABLE, "groups": GROUPS, "universal": UNIVERSAL}
 
 
 def tables_asked_for(request: MeasurementRequest | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from confreg.settings.data import DataSettings, SyntheticSettings, SyntheticSource, TextSettings, TextSource
 from confreg.settings.mapping import digest, identity, setting_types, settings_from_mapping, settings_to_mapping
-from confreg.settings.measure import MeasurementRequest, MeasureSettings, SelectionRules
+from confreg.settings.measure import MeasurementRequest, MeasureSettings, SelectionRules, UniversalRules
 from confreg.settings.mixture import MixtureSettings, PartSettings, is_all_synthetic, texts_of
 from confreg.settings.model import ModelSettings, OptimizerSettings
 from confreg.settings.ranges import SettingError, check_ranges, setting
@@ -36,6 +36,7 @@ __all__ = [
     "TextSettings",
     "TextSource",
     "TrainerSettings",
+    "UniversalRules",
     "WandbSettings",
     "check_ranges",
     "digest",

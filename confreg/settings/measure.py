@@ -40,6 +40,16 @@ class SelectionRules:
 
 
 @dataclass
+class UniversalRules:
+    """Thresholds of the kinds of neurons in the table ``universal`` (arXiv 2401.12181 and its released code)."""
+
+    kurtosis_above: float = setting(10.0, at_least=1.0)  # of a prediction or suppression neuron's cosines; 3 of a normal distribution
+    partition_variance_above: float = setting(0.005, at_least=0.0, at_most=1.0)  # of a partition neuron's cosines
+    # the same in units of 1 / d_model, the variance of a random direction: a second floor, which holds below d_model 1000
+    partition_variance_multiple: float = setting(5.0, at_least=0.0)
+
+
+@dataclass
 class MeasurementRequest:
     """One measurement: all neurons of the last MLP, each replaced, by default by its mean over reference tokens."""
 
@@ -59,7 +69,9 @@ class MeasurementRequest:
     memory_mib: int = setting(512, at_least=16)  # above the model, but for what is kept of every scored position and document
     batch_blocks: int = setting(32, at_least=1)  # measured together, fewer where memory_mib holds fewer; the shares of processes
     attributions: bool = False  # one more table: gradients of entropy and loss for every neuron of every layer
+    universal: bool = False  # one more table: which tokens every neuron of every layer favours, by the weights alone
     rules: SelectionRules = field(default_factory=SelectionRules)
+    universal_rules: UniversalRules = field(default_factory=UniversalRules)
 
     @property
     def replacement_number(self) -> float | None:

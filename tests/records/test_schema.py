@@ -21,6 +21,8 @@ MODEL = """loss_nats entropy_nats calibration_error kl_from_frequency entropy_kl
 n_entropy_neurons_control n_frequency_neurons_control zero_count_share bayes_loss_nats excess_loss_nats excess_entropy_nats bayes_kl_nats"""
 ATTRIBUTED = """attribution attribution_frozen_norm attribution_norm attribution_direct_path attribution_direct_path_frozen_norm
 attribution_direct_path_norm attribution_direct_path_absolute"""
+UNIVERSAL = "w_out_norm vocabulary_cosine_variance vocabulary_cosine_skew vocabulary_cosine_kurtosis"
+KINDS = "is_prediction_neuron is_suppression_neuron is_partition_neuron"
 MODEL_COUNTS = "null_dimensions n_entropy_neurons n_frequency_neurons n_positions n_documents"
 
 
@@ -33,6 +35,9 @@ def expected_columns(table: str) -> dict[str, pa.DataType]:
         names = [f"{quantity}_{name}" for quantity in ("entropy", "loss") for name in ATTRIBUTED.split()]
         floats = dict.fromkeys((f"{name}{suffix}" for name in names for suffix in ("", "_stderr")), pa.float64())
         return {**IDENTITY, "layer": pa.int64(), "neuron": pa.int64(), **floats, "replacement": pa.string()}
+    if table == "universal":
+        names = {"layer": pa.int64(), "neuron": pa.int64(), **dict.fromkeys(UNIVERSAL.split(), pa.float64())}
+        return {**IDENTITY, **names, **dict.fromkeys(KINDS.split(), pa.bool_())}
     effects = [f"{name}{suffix}" for name in WITH_STDERR.split() for suffix in ("", "_stderr")]
     effects += [f"{name}{suffix}" for name in WITH_STDERR_AND_LOW.split() for suffix in ("", "_stderr", "_low")]
     if table == "groups":
@@ -44,7 +49,7 @@ def expected_columns(table: str) -> dict[str, pa.DataType]:
     return {**IDENTITY, **names, **dict.fromkeys(floats, pa.float64()), **flags}
 
 
-@pytest.mark.parametrize("table", ["neurons", "model", "spectrum", "attributions", "groups"])
+@pytest.mark.parametrize("table", ["neurons", "model", "spectrum", "attributions", "groups", "universal"])
 def test_columns_and_types_are_those_of_the_design(table: str) -> None:
     schema = (TABLES | OPTIONAL_TABLES)[table]
     assert dict(zip(schema.names, schema.types, strict=True)) == expected_columns(table)
@@ -53,13 +58,14 @@ def test_columns_and_types_are_those_of_the_design(table: str) -> None:
 
 def test_there_are_no_other_tables() -> None:
     assert set(TABLES) == {"neurons", "model", "spectrum"}
-    assert set(OPTIONAL_TABLES) == {"attributions", "groups"}
+    assert set(OPTIONAL_TABLES) == {"attributions", "groups", "universal"}
 
 
 def test_an_optional_table_is_there_where_the_request_asks_for_it() -> None:
     assert tables_asked_for(None) == tables_asked_for(MeasurementRequest()) == ["neurons", "model", "spectrum"]
     assert tables_asked_for(MeasurementRequest(attributions=True)) == ["neurons", "model", "spectrum", "attributions"]
     assert tables_asked_for(MeasurementRequest(groups={"pair": [3, 17]})) == ["neurons", "model", "spectrum", "groups"]
+    assert tables_asked_for(MeasurementRequest(universal=True)) == ["neurons", "model", "spectrum", "universal"]
 
 
 def test_what_is_missing_nan_or_infinite_becomes_null_and_never_nan() -> None:

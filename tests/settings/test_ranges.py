@@ -102,6 +102,7 @@ def test_an_extra_callback_needs_a_target_from_the_allow_list():
         ({"memory_mib": None}, "memory_mib is None; expected a whole number."),
         ({"replacement": "scaled_by_factor", "replacement_factor": True}, "replacement_factor is True; expected a number."),
         ({"attributions": 1}, "attributions is 1; expected True or False."),
+        ({"universal": 1}, "universal is 1; expected True or False."),
         ({"groups": [[0, 1]]}, "groups is [[0, 1]]; expected names, each with its neurons, such as {'pair': [3, 17]}."),
     ],
     ids=str,
