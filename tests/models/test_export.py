@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from confreg import save_pretrained
@@ -17,7 +18,7 @@ from confreg.models.build import build_model
 from confreg.models.checkpoints import CheckpointError, checkpoint_name
 from confreg.models.export import ExportError
 from confreg.models.families import BUILDABLE
-from confreg.models.runs import open_model, save_tokenizer
+from confreg.models.runs import SavedStep, open_model, save_tokenizer
 from confreg.records.durable import sha256_of
 from confreg.records.run_folder import RunFolderError
 from confreg.settings import ModelSettings, Settings, SyntheticSettings, settings_to_mapping
@@ -142,3 +143,36 @@ def test_a_step_or_a_folder_that_is_not_there_is_refused_by_name(make_run: MakeR
         save_pretrained(make_run(), 5, tmp_path / "exported")
     with pytest.raises(RunFolderError, match="expected the folder of a run"):
         save_pretrained(tmp_path / "nowhere", STEP, tmp_path / "exported")
+
+
+def test_what_completes_the_folder_sees_the_opened_step_and_is_put_in_place_with_it(make_run: MakeRun, tmp_path: Path) -> None:
+    def complete(place: Path, opened: SavedStep) -> None:
+        assert (place / "model.safetensors").exists()
+        (place / "README.md").write_text(str(opened.model.config.vocab_size))
+
+    folder = save_pretrained(make_run(number_tokenizer(N_VOCAB)), STEP, tmp_path / "exported", complete)
+    assert (folder / "README.md").read_text() == str(N_VOCAB)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_where_completing_stops_neither_the_folder_nor_the_folders_above_it_stay(
+    error: type[BaseException], make_run: MakeRun, tmp_path: Path
+) -> None:
+    def complete(*_: Any) -> None:
+        raise error
+
+    with pytest.raises(error):
+        save_pretrained(make_run(number_tokenizer(N_VOCAB)), STEP, tmp_path / "deep" / "er" / "exported", complete)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_weights_that_find_no_room_are_an_error_of_the_file_system(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_pretrained(make_run(number_tokenizer(N_VOCAB)), STEP, tmp_path / "exported")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,0 +1,1 @@
+"""The model card of an exported step: text and figures from the run's records."""

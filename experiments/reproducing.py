@@ -1,0 +1,48 @@
+"""The command line that trains a run again, found by composing it and comparing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from confreg.experiments.composition import compose_settings
+from confreg.figures.model_card.words import source_name
+from confreg.settings import MixtureSettings, SettingError, Settings, TextSettings, identity, settings_to_mapping
+
+PRESETS = {TextSettings: "data=text", MixtureSettings: "data=mixture"}  # of the kinds of data that are not the default
+ADDED = "callbacks.extra."  # below it names are the user's own
+
+
+def command_of(settings: Settings) -> str | None:
+    """``confreg-train`` with what differs from its defaults; of a text that lies on this machine the name only, not the path.
+
+    None where no such command line composes the same configuration (a mixture or callbacks of one's own, say).
+    """
+    wanted = identity(settings_to_mapping(settings))
+    kind = [PRESETS[type(settings.data)]] if type(settings.data) in PRESETS else []
+    try:
+        before = _identity_of(kind)
+        changed = {key: value for key, value in wanted.items() if before.get(key, object) != value}
+        if _identity_of([*kind, *_overrides(changed)]) != wanted:
+            return None
+    except SettingError:
+        return None
+    shown = {key: source_name(value) if isinstance(value, str) and key.endswith(".source") else value for key, value in changed.items()}
+    return shlex.join(["confreg-train", *kind, *_overrides(shown)])
+
+
+def _identity_of(overrides: list[str]) -> dict[str, Any]:
+    return identity(settings_to_mapping(compose_settings(overrides)))
+
+
+def _overrides(values: Mapping[str, Any]) -> list[str]:
+    return [f"{'++' if key.startswith(ADDED) else ''}{key}={_as_value(value)}" for key, value in values.items()]
+
+
+def _as_value(value: Any) -> str:
+    """As Hydra's grammar reads it back: quoted where a string could be taken for something else."""
+    if isinstance(value, str) and value.replace("_", "").isalnum() and not value[0].isdigit() and value not in ("null", "true", "false"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
