@@ -13,7 +13,7 @@ from torch import Tensor
 from confreg.callbacks.averaged_weights import checkpointed_weights
 from confreg.interventions.self_checks import check_interventions
 from confreg.languages.blocks import Blocks
-from confreg.measurement import Records, causal_model, in_fp32, measure
+from confreg.measurement import Records, effective_model, measure
 from confreg.models.checkpoints import weights_sha256
 from confreg.records.schema import tables_asked_for
 from confreg.records.store import RecordStore
@@ -94,7 +94,7 @@ class MeasureOnClock(Callback):
     def _check_once(self, pl_module: pl.LightningModule) -> None:
         """On every process, so that all of them stop where a check fails."""
         if not self._is_checked:
-            check_interventions(in_fp32(causal_model(pl_module)), self.blocks)
+            check_interventions(effective_model(pl_module), self.blocks)
             self._is_checked = True
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int | None) -> None:
@@ -106,7 +106,7 @@ class MeasureOnClock(Callback):
             if not trainer.strategy.broadcast(trainer.is_global_zero and self._is_stored(step, request, pl_module)):
                 token_counts = self.token_counts(step or 0) if callable(self.token_counts) else self.token_counts
                 tokens_seen, is_shared = getattr(pl_module, "tokens_seen", None), trainer.world_size > 1
-                model = in_fp32(causal_model(pl_module))  # as open_run gives it, so that the rows and their hash are the same there
+                model = effective_model(pl_module)  # as open_run gives it, so that the rows and their hash are the same there
                 counted = self.blocks, token_counts, request
                 self.latest = measure(model, *counted, step=step, tokens_seen=tokens_seen, over_processes=is_shared)
                 if trainer.is_global_zero:
@@ -123,7 +123,7 @@ class MeasureOnClock(Callback):
         if self.store is None or step is None or not all(self.store.has(table, step) for table in tables_asked_for(request)):
             return False
         measured = self.store.read("model", step)["weights_sha256"][0].as_py()
-        if measured == weights_sha256(in_fp32(causal_model(pl_module))):
+        if measured == weights_sha256(effective_model(pl_module)):
             return True
         rank_zero_warn(
             f"The records of step {step} describe other weights than those that this process has at that step; they are measured anew. "

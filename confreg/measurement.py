@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from confreg.interventions.attributions import attribution_columns
 from confreg.languages.blocks import Blocks
+from confreg.models.adapters import without_adapters
 from confreg.models.checkpoints import weights_sha256
 from confreg.models.layer_writes import layer_writes
 from confreg.models.readout import Readout
@@ -70,7 +71,7 @@ def measure(
     """
     request = request or MeasurementRequest()
     check_ranges(request)
-    plain = causal_model(model)
+    plain = without_adapters(causal_model(model))
     check_inputs(blocks, token_counts, plain)
     identity = {"step": step, "tokens_seen": tokens_seen, "weights_sha256": weights_sha256(plain)}
     processes = Processes.all() if over_processes else ALONE
@@ -89,6 +90,11 @@ def measured_form(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 def in_fp32(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself where it is in fp32, else a copy that is."""
     return model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+
+
+def effective_model(module: nn.Module) -> PreTrainedModel:
+    """The causal language model of a module as a checkpoint of it opens: in fp32, low-rank changes added to the weights they change."""
+    return without_adapters(in_fp32(causal_model(module)))
 
 
 def check_inputs(blocks: Blocks, token_counts: Tensor, model: PreTrainedModel) -> None:
@@ -111,6 +117,8 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     found = _uncompiled(model)
     if not isinstance(found, PreTrainedModel):
         found = _uncompiled(getattr(found, "model", None))
+    if callable(inner := getattr(found, "get_base_model", None)):  # a wrapper of peft
+        found = inner()
     if not isinstance(found, PreTrainedModel):
         raise TypeError(
             f"measure got a {type(model).__name__}; expected a transformers causal language model, or a module with one as .model."

@@ -18,11 +18,13 @@ from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, Save
 from confreg.clock import clock_steps
 from confreg.experiments.loggers import extra_loggers
 from confreg.languages.blocks import Blocks, Language
+from confreg.languages.sources import widened
 from confreg.languages.token_counts import SeenTokenCounts
+from confreg.models.pretrained import architecture_of, check_block_length, open_pretrained
 from confreg.records.redaction import redacted
 from confreg.records.run_folder import RunFolder, load_settings
 from confreg.records.store import RecordStore
-from confreg.settings import Settings, settings_to_mapping
+from confreg.settings import PretrainedSettings, Settings, settings_to_mapping
 from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
@@ -48,6 +50,11 @@ def n_train_blocks_read(settings: Settings) -> int:
 def module_of(settings: Settings, language: Language) -> LanguageModule:
     """The LightningModule, with plain values for hyperparameters so that a safe load reads its checkpoints."""
     blocks_per_step = n_train_blocks_read(settings) // settings.trainer.max_steps
+    chosen, network = settings.model, None
+    if isinstance(chosen, PretrainedSettings):
+        network = open_pretrained(chosen, settings.seed)
+        check_block_length(network.config, chosen.source, language.block_length)
+        widened(language, len(network.get_input_embeddings().weight))  # type: ignore[arg-type]
     module = LanguageModule(
         model=asdict(settings.model),
         optimizer=asdict(settings.optimizer),
@@ -56,7 +63,10 @@ def module_of(settings: Settings, language: Language) -> LanguageModule:
         max_steps=settings.trainer.max_steps,
         tokens_per_step=blocks_per_step * (language.block_length - 1),
         seed=settings.seed,
+        architecture=None if network is None else architecture_of(network),
+        network=network,
     )
+    module.checkpoints_gradients = settings.trainer.gradient_checkpointing
     module.compiles_training = settings.trainer.compile  # no hyperparameter: a checkpoint is the same with it and without
     return module
 

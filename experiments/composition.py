@@ -19,19 +19,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from confreg.experiments.commands import TRAIN, Command
-from confreg.experiments.explanations import explain, of_other_data, unknown_key
+from confreg.experiments.explanations import explain, of_other_kind, unknown_key
 from confreg.experiments.schemas import register_schemas
 from confreg.records.run_folder import load_settings
 from confreg.settings import (
-    DataSettings,
     ModelSettings,
+    PretrainedSettings,
     SettingError,
     Settings,
     check_ranges,
     settings_from_mapping,
     settings_to_mapping,
 )
-from confreg.settings.mapping import as_listed, flattened
+from confreg.settings.mapping import KINDS, as_listed, flattened
 
 CONFIG_MODULE = "confreg.conf"
 PATH_WITH_EQUALS = re.compile(r"^([^=\-][^=]*)=([^=,'\"()\[\]{}$][^,'\"()\[\]{}$]*=[^,'\"()\[\]{}$]*)$")
@@ -50,6 +50,7 @@ REFUSALS = (
     ValueError,
     TypeError,
     KeyError,
+    AttributeError,
     AssertionError,
 )  # Hydra's and OmegaConf's
 WITH_RESUME = ("trainer.progress_bar", "logger.", "hydra.", "hydra/")  # what may be said beside resume=RUN
@@ -159,7 +160,8 @@ def command_settings(config: DictConfig, overrides: Sequence[str], command: Comm
         _refuse_foreign_targets(OmegaConf.to_container(hydra, resolve=False), "hydra")
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    _refuse_unknown_keys(plain, OmegaConf.get_type(config, "data") if "data" in config else None, command)
+    chosen = {part: kind for part in KINDS if part in config and (kind := OmegaConf.get_type(config, part)) is not None}
+    _refuse_unknown_keys(plain, chosen, command)
     try:
         settings = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -174,23 +176,28 @@ def check_model_names(settings: Settings) -> None:
 
     Raises:
         SettingError: with the names there are.
+        ModelSourceError: where pretrained weights cannot be had.
     """
     default, model = ModelSettings(), settings.model
-    if (model.family, model.activation) == (default.family, default.activation):
-        return
-    from confreg.models.build import check_architecture
+    if isinstance(model, PretrainedSettings):
+        from confreg.models.pretrained import check_pretrained
 
-    check_architecture(model)
+        check_pretrained(model, settings.data.block_length)
+    elif isinstance(model, ModelSettings) and (model.family, model.activation) != (default.family, default.activation):
+        from confreg.models.build import check_architecture
+
+        check_architecture(model)
 
 
-def _refuse_unknown_keys(plain: dict[Any, Any], kind_of_data: type[Any] | None, command: Command) -> None:
+def _refuse_unknown_keys(plain: dict[Any, Any], chosen: dict[str, type[Any]], command: Command) -> None:
     """A plus sign on the command line can add keys to a closed configuration; they would be ignored."""
-    known, kind_of_data = command.keys, kind_of_data or DataSettings
+    known = command.keys
     for key, _ in flattened(plain):
         if as_listed(key) not in known and not key.startswith(("callbacks.extra.", "logger.extra.")):
             raise SettingError(unknown_key(key, "on the command line", command))
-        if key.startswith("data.") and key.split(".")[1] not in {each.name for each in fields(kind_of_data)}:
-            raise SettingError(of_other_data(key, kind_of_data.__name__, "on the command line"))
+        part, _, below = key.partition(".")
+        if part in chosen and below.split(".")[0] not in {each.name for each in fields(chosen[part])}:
+            raise SettingError(of_other_kind(key, chosen[part].__name__, "on the command line"))
 
 
 def _refuse_foreign_targets(node: Any, key: str) -> None:

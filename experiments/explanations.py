@@ -15,8 +15,14 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from confreg.experiments.commands import TRAIN, Command
-from confreg.settings.mapping import DATA_KINDS, PART, as_listed
+from confreg.settings.mapping import KINDS, PART, as_listed
 
+MOVES = {
+    "data": "Choose other data with data=PRESET; a data preset of your own begins with defaults: [known_confidence, _self_], "
+    "[text, _self_] or [/schema/data/mixture@_here_, _self_].",
+    "model": "Choose another model with model=PRESET; a model preset of your own begins with defaults: [gpt2_tiny, _self_] or "
+    "[pretrained, _self_].",
+}
 CLOSE = 0.6  # of 1: how alike two names must be to be suggested before farther ones
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 IN_FILE = re.compile(r"^In '([^']+)'")
@@ -42,6 +48,9 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str |
     refused = re.search(r"Could not override '([^']+)'", str(error))
     if refused and as_listed(refused[1]) not in command.keys:
         return unknown_key(refused[1], place, command)
+    if isinstance(error, AttributeError):  # OmegaConf, for a mapping in place of one that is null
+        key = getattr(error, "full_key", None) or "a key"
+        return f"{key} (on the command line) is null and cannot take a mapping there; choose a preset that has one, such as model=lora."
     if "Unexpected type for root" in str(error):  # OmegaConf, for a key below one that is null
         return _below_nothing(overrides)
     return _shortened(str(error))
@@ -98,6 +107,9 @@ def _unknown_part(part: str, place: str) -> str:
 
 def _below_nothing(overrides: Sequence[str]) -> str:
     keys = [each.partition("=")[0] for each in overrides if each.startswith("data.parts.") and each.count(".") > 3]
+    of_lora = [each.partition("=")[0] for each in overrides if each.startswith("model.lora.")]
+    if of_lora and not keys:
+        return f"{of_lora[0]} (on the command line) stands below one that is null; choose model=lora."
     shown = " or ".join(keys) or "a key"
     return f"{shown} (on the command line) stands below one that is null; a part of a mixture has either text or synthetic, not both."
 
@@ -105,7 +117,7 @@ def _below_nothing(overrides: Sequence[str]) -> str:
 def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overrides: Sequence[str], place: str) -> str:
     reason = _first_line(cause)
     if "not in '" in reason:
-        return of_other_data(key, reason.rpartition("not in ")[2].strip("'"), place)
+        return of_other_kind(key, reason.rpartition("not in ")[2].strip("'"), place)
     if isinstance(cause, MissingMandatoryValue):
         return f"{key} is missing (???); expected {described(annotation)}."
     no_name = NO_NAME.match(reason)
@@ -120,15 +132,11 @@ def _wrong_value(key: str, annotation: Any, cause: OmegaConfBaseException, overr
     return f"{key} is {came!r} ({place}); expected {described(annotation)}."
 
 
-def of_other_data(key: str, chosen: str, place: str) -> str:
-    """The message for a setting of a kind of data that was not chosen."""
-    name = key.split(".")[1]
-    owners = " and ".join(kind.__name__ for kind in DATA_KINDS.values() if name in {each.name for each in fields(kind)})
-    move = (
-        "Choose other data with data=PRESET; a data preset of your own begins with defaults: [known_confidence, _self_], [text, _self_] or "
-        "[/schema/data/mixture@_here_, _self_]."
-    )
-    return f"{key} ({place}) is a setting of {owners}, and the chosen data is {chosen}.\n{move}"
+def of_other_kind(key: str, chosen: str, place: str) -> str:
+    """The message for a setting of a kind of data, or of model, that was not chosen."""
+    part, name = key.split(".")[:2]
+    owners = " and ".join(kind.__name__ for kind in KINDS[part].values() if name in {each.name for each in fields(kind)})
+    return f"{key} ({place}) is a setting of {owners}, and the chosen {part} is {chosen}.\n{MOVES[part]}"
 
 
 def described(annotation: Any) -> str:

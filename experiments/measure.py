@@ -15,9 +15,9 @@ def main() -> None:
 
 
 def _measure(settings: MeasureCommandSettings) -> int:
-    from confreg.experiments.measure_run import measure_run
+    from confreg.experiments.measure_source import measure_source
 
-    return measure_run(settings)
+    return measure_source(settings)
 
 
 if __name__ == "__main__":

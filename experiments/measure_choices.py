@@ -1,4 +1,4 @@
-"""What a call of confreg-measure means for one run: which steps, which folder, which device, how many threads."""
+"""What a call of confreg-measure means for one source: which steps, which folder, which device, how many threads."""
 
 from __future__ import annotations
 
@@ -43,6 +43,30 @@ def chosen_steps(asked: Any, run: SavedRun) -> list[int]:
                 f"({len(saved)} steps are saved, {saved[0]} to {saved[-1]})."
             )
     return steps
+
+
+def chosen_numbers(asked: Any, there: list[int], source: str) -> list[int]:
+    """The models of a series that a setting means, by their steps (or places), in order.
+
+    Raises:
+        SettingError: for one that is not there.
+    """
+    if asked in (ALL, LAST):
+        return there if asked == ALL else there[-1:]
+    steps = sorted(set(asked if isinstance(asked, list) else [asked]))
+    for step in steps:
+        if step not in there:
+            raise SettingError(f"steps has {step}, and the chosen revisions of {source} are {', '.join(map(str, there))}.")
+    return steps
+
+
+def published_output_of(asked: MeasureCommandSettings) -> Path:
+    """Where the tables of published weights go: what was asked for, or a folder that is named by the source and by what was changed."""
+    if asked.output is not None:
+        return Path(asked.output)
+    parts = [each for each in asked.source.replace("\\", "/").split("/") if each not in ("", ".", "..", "~")]
+    folder = "--".join(parts[-2:]).lstrip(".") or "model"
+    return Path("measured") / folder / (asked.name or _name_of(asked.request, RepeatedRequest()))
 
 
 def output_of(asked: MeasureCommandSettings, run: SavedRun) -> Path:

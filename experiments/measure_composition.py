@@ -10,13 +10,12 @@ from hydra import compose
 from confreg.experiments.commands import MEASURE
 from confreg.experiments.composition import command_settings, composing, refuse_by_grammar, with_quoted_paths
 from confreg.experiments.schemas import register_measure_schema
-from confreg.records.run_folder import RunFolderError, load_settings
-from confreg.settings import SettingError
+from confreg.records.run_folder import load_settings
+from confreg.settings import ModelSettings, SettingError
 from confreg.settings.groups import complaints_about_neurons
 from confreg.settings.measure_command import MeasureCommandSettings, RepeatedRequest
 
 CONFIG = "config.yaml"
-N_SHOWN = 3  # runs that are named where their folder was given
 
 
 def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | None = None) -> MeasureCommandSettings:
@@ -31,14 +30,15 @@ def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | 
     """
     overrides = with_quoted_paths(overrides)
     source = _source_of(overrides)
-    run = load_settings(_run_folder(source)) if source else None
+    run = load_settings(Path(source).expanduser()) if source and (Path(source).expanduser() / CONFIG).exists() else None
     register_measure_schema(None if run is None else RepeatedRequest.own_of(run))
     with composing(overrides, config_dir, MEASURE) as all_overrides:
         refuse_by_grammar(overrides, MEASURE)
         config = compose(MEASURE.name, all_overrides, return_hydra_config=True)
         settings = command_settings(config, overrides, MEASURE)
     assert isinstance(settings, MeasureCommandSettings)
-    foreign = [] if run is None else [*complaints_about_neurons(settings.request.groups, run.model.d_mlp)]
+    model = None if run is None else run.model
+    foreign = [*complaints_about_neurons(settings.request.groups, model.d_mlp)] if isinstance(model, ModelSettings) else []
     if foreign:
         raise SettingError("\n".join(f"request.{each}" for each in foreign))
     return settings
@@ -49,21 +49,3 @@ def _source_of(overrides: Sequence[str]) -> str:
     given = [each.partition("=")[2] for each in overrides if each.startswith("source=")]
     value = given[-1].strip("'\"") if given else ""
     return "" if value in ("null", "None", "???") else value
-
-
-def _run_folder(source: str) -> Path:
-    folder = Path(source)
-    expected = "expected the folder of a run, such as runs/default/seed=0"
-    if not folder.exists():
-        raise RunFolderError(f"source is {source!r}: there is no such folder; {expected}.")
-    if not folder.is_dir():
-        raise RunFolderError(f"source is {source!r}, a file; {expected}, and steps=… for its checkpoints.")
-    if not (folder / CONFIG).exists():
-        raise RunFolderError(f"source is {source!r}, which is no run (it holds no {CONFIG}); {expected}.{_runs_inside(folder)}")
-    return folder
-
-
-def _runs_inside(folder: Path) -> str:
-    runs = sorted(path.parent.as_posix() for path in folder.glob(f"*/{CONFIG}"))
-    more = f" and {len(runs) - N_SHOWN} more" if len(runs) > N_SHOWN else ""
-    return f" It holds the runs {', '.join(runs[:N_SHOWN])}{more}: measure one after the other." if runs else ""

@@ -23,12 +23,13 @@ from confreg.figures.summary import named_neurons_table
 from confreg.languages.blocks import Blocks, Language
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
-from confreg.models.checkpoints import newest_resumable, step_of
+from confreg.measurement import effective_model
+from confreg.models.checkpoints import newest_resumable, step_of, weights_sha256
 from confreg.models.runs import save_blocks, save_tokenizer, saved_token_counts
 from confreg.models.swaps import swapped_parts
 from confreg.records.environment import now, reproducibility
 from confreg.records.run_folder import RunFolder
-from confreg.settings import Settings
+from confreg.settings import ModelSettings, Settings
 from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
@@ -83,16 +84,16 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     if settings.trainer.threads:
         torch.set_num_threads(settings.trainer.threads)
     folder.update_run_json(reproducibility=reproducibility())
-    language = language_of(settings.data, settings.seed)
+    language = language_of(settings.data_read, settings.seed)
+    module = assembly.module_of(settings, language)
     blocks = measured_blocks(language, settings.measure, settings.seed)
     token_counts = _token_counts(settings, folder, language)
     resume_from = newest_resumable(folder.path / "checkpoints") if folder.is_resumed else None
     start_step = step_of(resume_from) if resume_from else 0
-    module = assembly.module_of(settings, language)
     if folder.is_writer:
         _keep_counts(folder, blocks, token_counts)
         save_tokenizer(folder.path, language.tokenizer)
-        folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(module))
+        folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(settings, module))
         _announce(settings, folder, module, start_step)
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
     loggers = assembly.loggers_of(settings, folder, start_step)
@@ -153,10 +154,15 @@ def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> 
     return kept if isinstance(kept, Tensor) else language.token_counts(n_blocks)
 
 
-def _model_facts(module: LanguageModule) -> dict[str, object]:
-    """Its size, and whether plain transformers has all of its parts."""
-    swapped = swapped_parts(module.model)
-    return {"n_parameters": sum(each.numel() for each in module.parameters()), "loads_in_transformers": not swapped, "swapped": swapped}
+def _model_facts(settings: Settings, module: LanguageModule) -> dict[str, object]:
+    """Its size, whether plain transformers has all of its parts, and the weights that a pretrained one began with."""
+    swapped = swapped_parts(module.model) if isinstance(settings.model, ModelSettings) else []
+    n_parameters = sum(each.numel() for each in module.parameters())
+    facts: dict[str, object] = {"n_parameters": n_parameters, "loads_in_transformers": not swapped, "swapped": swapped}
+    if not isinstance(settings.model, ModelSettings):
+        n_trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
+        facts |= {"n_trained_parameters": n_trained, "began_with_sha256": weights_sha256(effective_model(module))}
+    return facts
 
 
 @rank_zero_only
@@ -178,7 +184,8 @@ def _announce_measuring(
     steps = [step for step in assembly.measured_steps_of(settings) if step >= start_step]
     if not settings.callbacks.measure or not steps:
         return
-    last, model = settings.trainer.max_steps, deepcopy(module.model)
+    last, effective = settings.trainer.max_steps, effective_model(module)
+    model = deepcopy(effective) if effective is module.model else effective  # what moves to the device is not what is trained
     model.to(trainer.strategy.root_device)  # type: ignore[arg-type]
     each, at_last = (
         estimate_cost(

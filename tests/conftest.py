@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+import random
 import shutil
 import time
 import warnings
@@ -20,12 +22,14 @@ HOOK = install_import_hook(["confreg.neurons", "confreg.models", "confreg.interv
 import lightning.pytorch as pl
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from confreg.languages.blocks import Blocks
 from confreg.languages.sources import measured_blocks
 from confreg.languages.synthetic import SyntheticLanguage
+from confreg.languages.tokenizers import train_tokenizer, wrapped_tokenizer
 from confreg.settings import MeasureSettings, ModelSettings, OptimizerSettings, SyntheticSettings
 from confreg.training.data_order import StepIndexedBatches, train_loader, validation_loader
 from confreg.training.language_module import LanguageModule
@@ -39,6 +43,15 @@ TINY_LANGUAGE: dict[str, Any] = {
     "n_backoff_weights": 2,
     "n_reference": 6,
     "n_measured": 18,
+}
+LIKE_LLAMA: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
 }
 TINY_MODEL: dict[str, Any] = {"n_layer": 1, "d_model": 16, "d_mlp": 8, "n_head": 2, "dropout": 0.1}
 
@@ -252,3 +265,43 @@ class Visit:
 @pytest.fixture(scope="session")
 def visit(browser: Any) -> Visit:
     return Visit(browser)
+
+
+@pytest.fixture(scope="session")
+def story_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty documents of a few words, as text files."""
+    folder, draw = tmp_path_factory.mktemp("texts") / "stories", random.Random(0)
+    folder.mkdir()
+    words = "the confidence of a model is carried by neurons whose writes no token can see and tells".split()
+    for number in range(40):
+        text = "".join(draw.choice(words) + draw.choices([" ", ". ", "\n"], [20, 3, 2])[0] for _ in range(150 + 11 * (number % 7)))
+        (folder / f"{number:02}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def publish(tmp_path_factory: pytest.TempPathFactory, story_folder: Path) -> Callable[..., Path]:
+    """A function that saves a tiny random model with a tokenizer as ``save_pretrained`` does, and gives its folder.
+
+    The model has more rows in its embedding than the tokenizer has tokens, as published ones do.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted(story_folder.glob("*.txt"))]
+    tokenizer = wrapped_tokenizer(train_tokenizer(texts, 290))
+
+    def make(model_type: str = "llama", seed: int = 0, folder: Path | None = None, begins: bool = False, **own: Any) -> Path:
+        target = folder or tmp_path_factory.mktemp("published") / model_type
+        names = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32} if model_type == "gpt2" else LIKE_LLAMA
+        config = AutoConfig.for_model(model_type, vocab_size=300, bos_token_id=None, eos_token_id=0, **names | own)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config)
+            for parameter in model.parameters():
+                parameter.data.add_(0.1 * torch.randn(parameter.shape))
+        model.save_pretrained(target)
+        chosen = copy.deepcopy(tokenizer)
+        if begins:  # as Llama's: a token stands before every text
+            chosen.backend_tokenizer.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+        chosen.save_pretrained(target)
+        return target
+
+    return make

@@ -36,7 +36,10 @@ def _progress(records: RunRecords) -> Iterator[str]:
 
 def _measured_again(records: RunRecords) -> Iterator[str]:
     status = records.facts.get("status")
-    yield f"{_count(len(records.steps), 'saved step')} of a run, measured again; the configuration below says by which request."
+    if setting_of(records.facts, f"{MEASURED_AGAIN}.kind") == "published":
+        yield f"Published weights ({_count(len(records.steps), 'model')}), measured; the configuration below says which, and on what."
+    else:
+        yield f"{_count(len(records.steps), 'saved step')} of a run, measured again; the configuration below says by which request."
     if status != "finished":
         yield f"Not every step that was asked for is here (status: {status or 'unknown'})."
 
@@ -57,7 +60,7 @@ def _losses(records: RunRecords) -> Iterator[str]:
         return
     tokens = "" if math.isnan(row["tokens_seen"]) else f" ({large_number(row['tokens_seen'])} target tokens)"
     when = f"After {_count(records.steps[-1], 'optimizer step')}{tokens}" if records.steps[-1] else "Before training, at step 0,"
-    sentence = f"{when} the loss on the measured text is {row['loss_nats']:.3f} nats"
+    sentence = f"{when if records.knows_steps else 'Here'} the loss on the measured text is {row['loss_nats']:.3f} nats"
     if not math.isnan(row["bayes_loss_nats"]):
         above = row["loss_nats"] - row["bayes_loss_nats"]
         side = "above" if above >= 0 else "below"
@@ -99,7 +102,8 @@ def _named(records: RunRecords) -> Iterator[str]:
         rows = current[current["kind"] == kind]
         verb = "is" if len(rows) == 1 else "are"
         number = _count(len(rows), f"{kind} neuron") if len(rows) else f"no {kind} neuron"
-        sentence = f"{number} {verb if len(rows) else 'is'} named at step {records.steps[-1]:,}"
+        when = f" at step {records.steps[-1]:,}" if records.knows_steps else ""
+        sentence = f"{number} {verb if len(rows) else 'is'} named{when}"
         names = "; ".join(_names_by_age(rows, len(records.steps)))
         sentence = sentence[0].upper() + sentence[1:] + (f": {names}" if names else "")
         yield f"{sentence}; {_beside_the_control(row.get(CONTROL_COLUMN[kind], math.nan))}."

@@ -73,14 +73,20 @@ def _short_facts(records: RunRecords) -> dict[str, str]:
     n_parameters = setting_of(facts, "model.n_parameters")
     documents, positions = row.get("n_documents", 0), row.get("n_positions", 0)
     return {
-        "model": " · ".join([str(setting_of(config, "model.family", "")), *known]).strip(" ·"),
+        "model": " · ".join([_model_in_words(config), *known]).strip(" ·"),
         "data": _data_in_words(setting_of(facts, "language")),
         "parameters": f"{n_parameters:,}" if isinstance(n_parameters, int) else "",
-        "steps": f"{records.steps[-1]:,} ({len(records.steps)} measured)",
+        "steps": f"{records.steps[-1]:,} ({len(records.steps)} measured)" if records.knows_steps else "",
         "target tokens": large_number(row["tokens_seen"]) if row.get("tokens_seen", 0) > 0 else "",
         "measured on": f"{positions:,.0f} positions of {documents:,.0f} documents" if positions > 0 and documents > 0 else "",
         "seed": str(setting_of(config, "seed", setting_of(facts, "seed", ""))),
     }
+
+
+def _model_in_words(config: dict[str, Any]) -> str:
+    """The family of a model from scratch, or whose weights it began with, or whose were measured."""
+    found = (setting_of(config, key) for key in ("model.family", "model.source", "source"))
+    return next((str(each) for each in found if each), "")
 
 
 def _data_in_words(language: Any) -> str:

@@ -69,6 +69,7 @@ class RunRecords:
         config: config.yaml as a plain mapping, empty where there is none.
         facts: run.json, empty where there is none.
         groups: one row for each group of neurons at the last step at which groups were measured; empty where none were.
+        knows_steps: whether the rows tell optimizer steps; else ``step`` is the place of a model among published ones.
     """
 
     run: Path
@@ -78,6 +79,7 @@ class RunRecords:
     config: dict[str, Any]
     facts: dict[str, Any]
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    knows_steps: bool = True
 
     @property
     def steps(self) -> list[int]:
@@ -119,7 +121,7 @@ def read_run(run: Path) -> RunRecords:
     """
     if not run.is_dir():
         raise ReportError(f"{run} is not a folder; expected a run folder, e.g. runs/default/seed=0. Train one with confreg-train.")
-    neurons = _read_table(run, "neurons", ("layer", "neuron"), NEURON_FLOATS)
+    neurons, origin = _read_table(run, "neurons", ("layer", "neuron"), NEURON_FLOATS), _read_origin(run)
     if neurons.empty:
         raise ReportError(
             f"{run / 'records' / 'neurons'} holds no measured step (step=*.parquet, listed in records/manifest.json); expected one. "
@@ -131,8 +133,16 @@ def read_run(run: Path) -> RunRecords:
         model=_read_table(run, "model", (), MODEL_FLOATS).sort_values("step", ignore_index=True),
         spectrum=_read_table(run, "spectrum", ("index",), ("singular_value",)).sort_values(["step", "index"], ignore_index=True),
         groups=_read_groups(run),
-        **_read_origin(run),
+        knows_steps=_knows_steps(run),
+        **origin,
     )
+
+
+def _knows_steps(run: Path) -> bool:
+    """Published models may not tell how long they were trained."""
+    store = RecordStore(run / "records")
+    steps = store.steps("neurons")
+    return not store.read("neurons", steps[-1])["step"].null_count
 
 
 def _read_groups(run: Path) -> pd.DataFrame:
@@ -168,16 +178,12 @@ def _read_table(run: Path, table: str, keys: tuple[str, ...], floats: tuple[str,
     wanted = ("step", *keys, *floats, *(NEURON_FLAGS if table == "neurons" else ()))
     store = RecordStore(run / "records")
     try:
-        frames = [_columns(store.read(table, step), wanted) for step in store.steps(table)]
+        frames = [_columns(store.read(table, step), wanted).fillna({"step": step}) for step in store.steps(table)]
     except (RecordError, OSError, pa.ArrowException) as error:
         raise ReportError(f"the records of {run} cannot be read: {error}") from error
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(wanted))
     for name in floats:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    if frame["step"].isna().any():
-        raise ReportError(
-            f"{run} has {table!r} rows without a step; the page orders everything by optimizer steps. Measure a training run."
-        )
     for name in set(NEURON_FLAGS) & set(wanted):
         frame[name] = frame[name].eq(True)
     return frame.astype(dict.fromkeys(("step", *keys), "int64"))

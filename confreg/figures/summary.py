@@ -40,7 +40,8 @@ def table_of_named_neurons(records: RunRecords) -> Table | Text:
     named = named_at_last(records.neurons)
     if named.empty:
         return Text(" ".join(findings(records)))
-    heading = f"Named at step {records.steps[-1]:,} (norm and LogitVar: multiples of the layer's median; effect in nats)"
+    when = f" at step {records.steps[-1]:,}" if records.knows_steps else ""
+    heading = f"Named{when} (norm and LogitVar: multiples of the layer's median; effect in nats)"
     table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("neuron", no_wrap=True)
     table.add_column("kind", no_wrap=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,22 +51,33 @@ def check_token_ids(ids: np.ndarray, vocabulary_size: int, name: str) -> None:
     )
 
 
-def pack_documents(documents: Iterable[Document], parts: np.ndarray, tokenizer: Tokenizer, folder: Path) -> None:
+def pack_documents(
+    documents: Iterable[Document],
+    parts: np.ndarray,
+    tokenizer: Tokenizer,
+    folder: Path,
+    vocabulary_size: int | None = None,
+    in_pieces: bool = True,
+) -> None:
     """Encode the documents and write ``tokens.npy`` and ``documents.npy`` into a folder.
 
     Args:
         documents: in the order of ``parts``.
         parts: of each document, as in ``PackedTokens``.
-        tokenizer: gives ids below its ``get_vocab_size()``; they are checked.
+        tokenizer: gives ids below the size of the vocabulary; they are checked.
         folder: exists.
+        vocabulary_size: of a tokenizer that leaves ids out; default: its ``get_vocab_size()``.
+        in_pieces: whether it cuts where ``split_text`` does, as a BPE of one's own.
 
     Raises:
         TextError: another number of documents than of ``parts``, or a token id outside the vocabulary.
     """
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32)
+    size = vocabulary_size or tokenizer.get_vocab_size()
+    encode = partial(encode_documents, tokenizer, in_pieces=in_pieces)
+    dtype = np.dtype(np.uint16 if size <= 1 << 16 else np.int32)
     with (folder / "tokens.npy").open("wb") as file:
         _write_header(file, dtype, 0)
-        lengths = list(_encoded_lengths(documents, tokenizer, dtype, file))
+        lengths = [_write(each, dtype, file) for each in _encoded(documents, encode, size)]
         file.seek(0)
         _write_header(file, dtype, sum(lengths))
     if len(lengths) != len(parts):
@@ -80,13 +92,18 @@ def _write_header(file: BinaryIO, dtype: np.dtype, n_tokens: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _encoded_lengths(documents: Iterable[Document], tokenizer: Tokenizer, dtype: np.dtype, file: BinaryIO) -> Iterator[int]:
-    """Write the tokens of each document as they come; how many there are in each."""
+def _encoded(documents: Iterable[Document], encode: Callable[[Sequence[str]], list[np.ndarray]], size: int) -> Iterator[np.ndarray]:
+    """The tokens of each document as they come."""
     for batch in _batches(documents):
-        for document, ids in zip(batch, encode_documents(tokenizer, [each.text for each in batch]), strict=True):
-            check_token_ids(ids, tokenizer.get_vocab_size(), document.name)
-            file.write(ids.astype(dtype).tobytes())
-            yield len(ids)
+        for document, ids in zip(batch, encode([each.text for each in batch]), strict=True):
+            check_token_ids(ids, size, document.name)
+            yield ids
+
+
+def _write(ids: np.ndarray, dtype: np.dtype, file: BinaryIO) -> int:
+    """Append a document's tokens; how many there are."""
+    file.write(ids.astype(dtype).tobytes())
+    return len(ids)
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -25,6 +25,20 @@ def language_of(settings: DataSettings, seed: int) -> Language:
     return SOURCES[type(settings)](settings, seed)
 
 
+def widened(language: Language, n_ids: int) -> Language:
+    """The language for a model with so many vocabulary ids, of which its tokenizer may leave the last ones unused: they count as zero.
+
+    Raises:
+        SettingError: where the model has fewer, or the language's own distribution would be one over fewer.
+    """
+    size, has_truth = language.vocabulary_size, language.bayes_log_probs(language.measured[:1]) is not None
+    if size > n_ids or (has_truth and size != n_ids):
+        expected = "as many" if has_truth else "at most so many"
+        raise SettingError(f"The data has {size} token ids and the model {n_ids}; expected {expected}. Is the tokenizer the model's own?")
+    language.vocabulary_size = n_ids
+    return language
+
+
 def measured_blocks(language: Language, settings: MeasureSettings, seed: int) -> Blocks:
     """What a run measures: so many blocks of each part, and so many scored positions in each block."""
     measured = language.measured[: settings.n_blocks]

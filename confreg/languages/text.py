@@ -21,6 +21,7 @@ from torch import Tensor
 from confreg.languages.cache_folder import FORMAT_VERSION, cache_place, check_folder, complete_folder
 from confreg.languages.documents import Documents, TextError
 from confreg.languages.packing import open_packed, pack_documents
+from confreg.languages.pretrained_tokenizer import PretrainedTokenizer
 from confreg.languages.survey import Survey
 from confreg.languages.tokenizers import MIN_FREQUENCY, excluded_ids, load_tokenizer, train_tokenizer, wrapped_tokenizer
 from confreg.settings import TextSettings
@@ -82,25 +83,32 @@ class TextLanguage:
         self.settings, self._shared = settings, shared
         self.block_length = settings.block_length
         self._documents = Documents(settings, PASSAGE_BLOCKS * self.block_length)
-        self._survey = Survey()
+        self._survey, self._published = Survey(), None if settings.tokenizer is None else PretrainedTokenizer(settings.tokenizer)
+        self.first_ids: tuple[int, ...] = self._published.first_ids if self._published else ()
+        self._length = self.block_length - len(self.first_ids)  # of what is text in a block
         for _ in self._survey.passing(self._documents):
             pass
         self._parts = split_documents(len(self._survey.names), settings.held_out_every)
         self._check_documents()
         self.folder = complete_folder(cache_place(settings.cache) / self.fingerprint(), self._fill_cache)
         check_folder(self.folder)
-        bpe = load_tokenizer(self.folder / "tokenizer.json")
-        self.tokenizer: Any = wrapped_tokenizer(bpe)
-        self.vocabulary_size: int = bpe.get_vocab_size()
-        self.excluded_ids = excluded_ids(bpe)
+        self._take_tokenizer()
         self._packed = open_packed(self.folder, self.vocabulary_size)
-        self._n_blocks = self._packed.n_tokens // self.block_length
+        self._n_blocks = self._packed.n_tokens // self._length
         self._check_blocks()
         self._train_documents = np.flatnonzero((self._parts == PARTS["train"]) & (self._n_blocks > 0))
         self._train_ends = np.cumsum(self._n_blocks[self._train_documents])  # blocks up to and with each of them
         self.n_train_blocks: int | None = int(self._train_ends[-1])
         self.reference, self.reference_documents = self._held_out("reference", settings.n_reference)
         self.measured, self.measured_documents = self._held_out("measured", settings.n_measured)
+
+    def _take_tokenizer(self) -> None:
+        if self._published is not None:
+            known = self._published
+            self.tokenizer, self.vocabulary_size, self.excluded_ids = known.wrapped, known.vocabulary_size, known.excluded_ids
+            return
+        bpe = load_tokenizer(self.folder / "tokenizer.json")
+        self.tokenizer, self.vocabulary_size, self.excluded_ids = wrapped_tokenizer(bpe), bpe.get_vocab_size(), excluded_ids(bpe)
 
     def train_blocks(self, indices: Sequence[int]) -> Int[Tensor, "block token"]:
         """The training blocks of these numbers, from 0 to ``n_train_blocks - 1``, in the order of the text."""
@@ -113,7 +121,7 @@ class TextLanguage:
 
     def token_counts(self, n_samples: int = 0) -> Int[Tensor, "vocab"]:
         """How often each id occurs in all training documents, those below one block included; ``n_samples`` plays no part here."""
-        return torch.from_numpy(self._counts.copy())
+        return torch.from_numpy(np.pad(self._counts, (0, self.vocabulary_size - len(self._counts))))  # a model may have more ids
 
     def bayes_log_probs(self, blocks: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"] | None:
         """None: nobody knows the true distribution of real text."""
@@ -128,6 +136,8 @@ class TextLanguage:
             "held_out_every": self.settings.held_out_every,
             "text_sha256": self._survey.text_sha256,
         }
+        if self._published is not None:
+            shaping["tokenizer_sha256"] = self._published.fingerprint()
         if self._shared is not None:
             shaping["tokenizer_texts_sha256"] = self._shared.fingerprint
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
@@ -146,9 +156,11 @@ class TextLanguage:
             "n_documents_below_one_block": int((self._n_blocks == 0).sum()),
             "block_length": self.block_length,
             "vocabulary_size": self.vocabulary_size,
-            "vocabulary_size_asked": self.settings.vocabulary_size,
+            "vocabulary_size_asked": None if self._published else self.settings.vocabulary_size,
+            "tokenizer": self.settings.tokenizer,
+            "first_ids": list(self.first_ids),
             "characters_per_token": self._survey.n_characters / int(self._packed.n_tokens.sum()),
-            "zero_count_share": float((self._counts == 0).mean()),
+            "zero_count_share": (self.token_counts() == 0).double().mean().item(),
             "excluded_ids": list(self.excluded_ids),
             "text_sha256": self._survey.text_sha256,
             "fingerprint": self.fingerprint(),
@@ -158,11 +170,14 @@ class TextLanguage:
 
     def _fill_cache(self, folder: Path) -> None:
         """Train on the training documents, then pack all; the text is read anew for each, so that it need not fit into memory."""
-        tokenizer = self._own_tokenizer() if self._shared is None else self._shared.tokenizer
-        tokenizer.save(str(folder / "tokenizer.json"))
-        survey = Survey()
+        survey, known = Survey(), self._published
         documents = self._tracked(survey.passing(self._documents), "Packing tokens")
-        pack_documents(documents, self._parts, tokenizer, folder)
+        if known is not None:
+            pack_documents(documents, self._parts, known.backend, folder, known.vocabulary_size, in_pieces=False)
+        else:
+            tokenizer = self._own_tokenizer() if self._shared is None else self._shared.tokenizer
+            tokenizer.save(str(folder / "tokenizer.json"))
+            pack_documents(documents, self._parts, tokenizer, folder)
         if survey.text_sha256 != self._survey.text_sha256:
             raise TextError(f"data.source {self.settings.source!r} changed while it was read; start again when nobody writes to it.")
 
@@ -204,8 +219,9 @@ class TextLanguage:
 
     def _blocks(self, documents: Int[NDArray, "block"], numbers: Int[NDArray, "block"]) -> Int[Tensor, "block token"]:
         """Block ``numbers[i]`` of document ``documents[i]``."""
-        starts = self._packed.starts[documents] + numbers * self.block_length
-        return torch.from_numpy(self._packed.tokens[starts[:, None] + np.arange(self.block_length)].astype(np.int64))
+        starts = self._packed.starts[documents] + numbers * self._length
+        text = torch.from_numpy(self._packed.tokens[starts[:, None] + np.arange(self._length)].astype(np.int64))
+        return torch.cat([torch.tensor(self.first_ids, dtype=text.dtype).expand(len(text), -1), text], dim=1)
 
     @cached_property
     def _counts(self) -> Int[NDArray, "vocab"]:

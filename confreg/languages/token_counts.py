@@ -11,6 +11,7 @@ from torch import Tensor
 
 from confreg.languages.blocks import Language
 from confreg.languages.order import BlockOrder
+from confreg.languages.plain_text import TextError
 from confreg.settings import Settings
 
 CHUNK_OF_BLOCKS = 8192  # bounds the memory of counting
@@ -85,6 +86,32 @@ class SeenTokenCounts:
         """Every step that was counted, and its counts."""
         steps = sorted(self._known)
         return torch.tensor(steps), torch.stack([self._known[step] for step in steps])
+
+
+def read_counts(path: str, n_ids: int) -> Int[Tensor, "vocab"]:
+    """One count for each token id, from a file ``.npy``; ids that the file leaves out at the end count as zero.
+
+    Args:
+        path: of an array of whole numbers, [vocab].
+        n_ids: of the model.
+
+    Raises:
+        TextError: where the file cannot be read, or is no such array of at most so many.
+    """
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TextError(
+            f"counts is {path!r}: it cannot be read ({error}); expected an array of numpy.save, one count for each token id."
+        ) from None
+    is_right = isinstance(counts, np.ndarray) and counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer)
+    if not is_right or not 0 < len(counts) <= n_ids or counts.min() < 0 or not counts.any():
+        shown = f"{counts.dtype} of shape {counts.shape}" if isinstance(counts, np.ndarray) else type(counts).__name__
+        raise TextError(
+            f"counts is {path!r}: {shown}; expected whole numbers, not below zero and not all zero, "
+            f"one for each of the model's {n_ids} token ids."
+        )
+    return torch.from_numpy(np.pad(counts.astype(np.int64), (0, n_ids - len(counts))))
 
 
 def frequency_facts(token_counts: Int[Tensor, "vocab"] | SeenTokenCounts) -> dict[str, object]:

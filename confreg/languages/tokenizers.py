@@ -70,9 +70,15 @@ def _as_plain_text(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
-    """Token ids of each text (int32), with nothing special before, after or within; long texts are encoded piecewise, exactly."""
-    pieces = [list(split_text(text)) for text in texts]
+def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], in_pieces: bool = True) -> list[np.ndarray]:
+    """Token ids of each text (int32), with nothing special before, after or within.
+
+    Args:
+        tokenizer: of this module's kind, or any other with ``in_pieces=False``.
+        texts: any number.
+        in_pieces: encode long texts piecewise, which bounds the memory and is exact for a tokenizer that cuts where ``split_text`` does.
+    """
+    pieces = [list(split_text(text)) if in_pieces else [text] for text in texts]
     encoded = _encode_pieces(tokenizer, [piece for each in pieces for piece in each])
     return [np.concatenate([next(encoded) for _ in each]) for each in pieces]
 

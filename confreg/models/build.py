@@ -1,14 +1,39 @@
-"""A model from scratch, from the settings."""
+"""A model from the settings: from scratch, or the modules of a pretrained one whose weights a checkpoint keeps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from confreg.models.families import BUILDABLE, FAMILIES
+from confreg.models.pretrained import open_pretrained, rebuilt
 from confreg.models.swaps import swap_parts
-from confreg.settings import ModelSettings, SettingError
+from confreg.settings import ModelSettings, PretrainedSettings, SettingError
+from confreg.settings.mapping import kind_of_part
+
+
+def model_from(
+    settings: Mapping[str, Any], vocabulary_size: int, block_length: int, seed: int, architecture: dict[str, Any] | None = None
+) -> PreTrainedModel:
+    """The model that plain values describe, in training mode; of a pretrained one the modules alone, to be filled from a checkpoint.
+
+    Args:
+        settings: of either kind, as a checkpoint keeps them.
+        vocabulary_size: rows of the unembedding, from scratch.
+        block_length: tokens of the longest block, from scratch.
+        seed: of the initial weights, from scratch.
+        architecture: of a pretrained one.
+    """
+    kind = kind_of_part("model", settings)
+    chosen: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(settings)))
+    if isinstance(chosen, PretrainedSettings):
+        return open_pretrained(chosen, seed) if architecture is None else rebuilt(chosen, architecture)
+    return build_model(chosen, vocabulary_size, block_length, seed)
 
 
 def build_model(settings: ModelSettings, vocabulary_size: int, block_length: int, seed: int) -> PreTrainedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from confreg.languages.blocks import Blocks
-from confreg.languages.sources import language_of
+from confreg.languages.sources import language_of, widened
 from confreg.languages.token_counts import SeenTokenCounts
-from confreg.models.build import build_model
+from confreg.models.adapters import without_adapters
+from confreg.models.build import model_from
 from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps
 from confreg.records.durable import write_bytes_durably, write_folder_durably
 from confreg.records.run_folder import RunFolderError, load_settings
-from confreg.settings import Settings, is_all_synthetic
+from confreg.settings import ModelSettings, Settings, is_all_synthetic
 
 BLOCKS_FILE = "blocks.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
@@ -127,10 +128,16 @@ class SavedRun:
             raise CheckpointError(f"step is {step!r}; expected a saved optimizer step of {self.folder}: {', '.join(map(str, self.steps))}.")
         checkpoint = torch.load(checkpoint_path(self.folder / "checkpoints", step), map_location="cpu", weights_only=True)
         made_with, state, settings = checkpoint["hyper_parameters"], checkpoint["state_dict"], self.settings
-        model = build_model(settings.model, made_with["vocabulary_size"], settings.data.block_length, settings.seed)
+        sizes = made_with["vocabulary_size"], settings.data.block_length, settings.seed
+        model = model_from(asdict(settings.model), *sizes, made_with.get("architecture"))
         model.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)})
         tokens_per_step = made_with.get("tokens_per_step")
-        return SavedStep(model.eval(), None if tokens_per_step is None else step * tokens_per_step)
+        return SavedStep(without_adapters(model.eval()), None if tokens_per_step is None else step * tokens_per_step)
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether it began with weights of its own."""
+        return isinstance(self.settings.model, ModelSettings)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -140,7 +147,7 @@ class SavedRun:
         excluded = tuple(tensors.pop("excluded_ids").tolist())
         truth = None
         if is_all_synthetic(self.settings.data):
-            truth = language_of(self.settings.data, self.settings.seed).bayes_log_probs(tensors["measured"])
+            truth = language_of(self.settings.data_read, self.settings.seed).bayes_log_probs(tensors["measured"])
         return Blocks(**tensors, excluded_ids=excluded, bayes_log_probs=truth)
 
     def token_counts(self, step: int) -> Int[Tensor, "vocab"]:
@@ -163,4 +170,5 @@ def _counts_at(step: int, settings: Settings, counts: dict[int, Int[Tensor, "voc
     """The tokens seen before a step; one that was not foreseen (an early stop, say) is counted from the language itself."""
     if step in counts:
         return counts[step]
-    return SeenTokenCounts.of(settings, language_of(settings.data, settings.seed), counts)(step)
+    language = widened(language_of(settings.data_read, settings.seed), len(next(iter(counts.values()))))
+    return SeenTokenCounts.of(settings, language, counts)(step)

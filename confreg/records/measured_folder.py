@@ -40,7 +40,8 @@ class MeasuredFolder:
     Args:
         path: of the folder; it need not exist.
         request: what is asked of every step, as a plain mapping.
-        source: the folder of the run, its ``config`` as a plain mapping, its ``facts`` (run.json), and the ``last_step`` of its training.
+        source: of a run its ``folder``, its ``config`` as a plain mapping, its ``facts`` (run.json), and the ``last_step`` of its training;
+            of published weights what was chosen, as ``config``, and their ``revisions``.
 
     Raises:
         MeasuredFolderError: where the folder holds something else, or measurements of another source or by another request.
@@ -49,7 +50,8 @@ class MeasuredFolder:
     def __init__(self, path: Path, request: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.store = RecordStore(self.path / "records")
-        self._asked = _as_plain({"request": request, "source": {**source, "folder": _place_from(self.path, source["folder"])}})
+        place = {"folder": _place_from(self.path, source["folder"])} if "folder" in source else {}
+        self._asked = _as_plain({"request": request, "source": {**source, **place}})
         self._refuse_strangers()
         self._refuse_difference()
 

@@ -4,7 +4,7 @@ from confreg.settings.data import DataSettings, SyntheticSettings, SyntheticSour
 from confreg.settings.mapping import digest, identity, setting_types, settings_from_mapping, settings_to_mapping
 from confreg.settings.measure import MeasurementRequest, MeasureSettings, SelectionRules, UniversalRules
 from confreg.settings.mixture import MixtureSettings, PartSettings, is_all_synthetic, texts_of
-from confreg.settings.model import ModelSettings, OptimizerSettings
+from confreg.settings.model import LoraSettings, ModelChoice, ModelSettings, OptimizerSettings, PretrainedSettings
 from confreg.settings.ranges import SettingError, check_ranges, setting
 from confreg.settings.run import (
     CallbackSettings,
@@ -21,12 +21,15 @@ __all__ = [
     "ClockSettings",
     "DataSettings",
     "LoggerSettings",
+    "LoraSettings",
     "MeasureSettings",
     "MeasurementRequest",
     "MixtureSettings",
+    "ModelChoice",
     "ModelSettings",
     "OptimizerSettings",
     "PartSettings",
+    "PretrainedSettings",
     "RunSettings",
     "SelectionRules",
     "SettingError",

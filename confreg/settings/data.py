@@ -61,6 +61,7 @@ class TextSource:
     hub_subset: str | None = None  # of a dataset that has several (its "configuration")
     hub_split: str = "train"  # of a dataset
     hub_revision: str | None = None  # branch, tag or commit of a dataset; None: main as it is at the first reading
+    tokenizer: str | None = None  # that of a published model, a folder or a GGUF file; None: a pretrained model's, else a BPE of its own
     vocabulary_size: int = setting(2048, at_least=257, at_most=1 << 20)  # entries of the BPE: 256 bytes, the end-of-text token, merges
     held_out_every: int = setting(5, at_least=3)  # every fifth document is held out; half of these as reference part
     n_reference: int = setting(64, at_least=1)  # blocks at most

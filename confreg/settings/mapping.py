@@ -14,10 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
 from confreg.settings.mixture import MixtureSettings
+from confreg.settings.model import ModelChoice, ModelSettings, PretrainedSettings
 from confreg.settings.ranges import SettingError, check_ranges
 from confreg.settings.run import Settings
 
 DATA_KINDS: dict[str, type[DataSettings]] = {"synthetic": SyntheticSettings, "text": TextSettings, "mixture": MixtureSettings}
+MODEL_KINDS: dict[str, type[ModelChoice]] = {"scratch": ModelSettings, "pretrained": PretrainedSettings}
+KINDS: dict[str, dict[str, type]] = {"data": {**DATA_KINDS}, "model": {**MODEL_KINDS}}  # parts of a run of which there are several kinds
 PART = "NAME"  # stands for every name of a part, or of a group, in the list of keys
 # Mappings with names of one's own, and how many names of a key below them are needed until it is that of a setting.
 NAMED = {"data.parts": 2, "measure.request.groups": 1, "request.groups": 1}
@@ -33,14 +36,15 @@ def settings_to_mapping(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_mapping(mapping: Mapping[str, Any]) -> Settings:
-    """The settings that a mapping of :func:`settings_to_mapping` came from; the kind of data is known by its keys.
+    """The settings that a mapping of :func:`settings_to_mapping` came from; the kinds of data and model are known by their keys.
 
     Raises:
         SettingError: for a key that does not exist, a value of the wrong type or out of range.
     """
-    schema = OmegaConf.structured(Settings(data=MISSING))
+    schema = OmegaConf.structured(Settings(data=MISSING, model=MISSING))
     try:
-        schema.data = OmegaConf.structured(_data_kind(mapping.get("data") or {}))
+        for part in KINDS:
+            schema[part] = OmegaConf.structured(kind_of_part(part, mapping.get(part) or {}))
         settings = OmegaConf.to_object(OmegaConf.merge(schema, dict(mapping)))
     except OmegaConfBaseException as error:
         raise SettingError(f"{error.full_key or 'the configuration'}: {str(error.msg or error).splitlines()[0]}") from error
@@ -49,9 +53,9 @@ def settings_from_mapping(mapping: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _data_kind(data: Mapping[str, Any]) -> type[DataSettings]:
-    """The kind of data that has the most of these keys."""
-    return max(DATA_KINDS.values(), key=lambda kind: len(set(data) & {each.name for each in fields(kind)}))
+def kind_of_part(part: str, mapping: Mapping[str, Any]) -> type:
+    """The kind of "data" or "model" that has the most of these keys."""
+    return max(KINDS[part].values(), key=lambda kind: len(set(mapping) & {each.name for each in fields(kind)}))
 
 
 def flattened(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,14 +91,15 @@ def digest(mapping: Mapping[str, Any]) -> str:
 
 @cache
 def setting_types(root: type = Settings) -> dict[str, Any]:
-    """Every dotted key of a configuration, groups included, with its annotated type; of ``data`` the keys of every kind.
+    """Every dotted key of a configuration, groups included, with its annotated type; of ``data`` and ``model`` the keys of every kind.
 
     Args:
         root: the dataclass of the whole configuration; default that of a training run.
     """
     table = dict(_types_below(root, ""))
-    for kind in DATA_KINDS.values() if "data" in table else ():
-        table |= dict(_types_below(kind, "data."))
+    for part, kinds in KINDS.items():
+        for kind in kinds.values() if part in table else ():
+            table |= dict(_types_below(kind, f"{part}."))
     return table
 
 

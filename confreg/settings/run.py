@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from confreg.settings.data import DataSettings, SyntheticSettings
+from confreg.settings.data import DataSettings, SyntheticSettings, TextSettings
 from confreg.settings.groups import complaints_about_neurons
 from confreg.settings.measure import MeasureSettings
-from confreg.settings.model import ModelSettings, OptimizerSettings
+from confreg.settings.model import ModelChoice, ModelSettings, OptimizerSettings, PretrainedSettings
 from confreg.settings.ranges import setting
 from confreg.settings.targets import complaints_about_callbacks, complaints_about_loggers
 
@@ -81,6 +81,7 @@ class TrainerSettings:
     devices: int = setting(1, at_least=1)
     nodes: int = setting(1, at_least=1)
     strategy: str = setting("auto", choices=("auto", "ddp", "ddp_spawn", "ddp_fork"))
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass: less memory, more time, the same numbers
     compile: bool = False  # torch.compile of the network in training steps; measurements and validation read it uncompiled
     deterministic: bool = False  # torch's deterministic algorithms
     threads: int | None = setting(None, at_least=1)  # CPU threads; None keeps torch's own choice; it changes bits
@@ -123,7 +124,7 @@ class Settings:
     """One training run, closed and typed."""
 
     data: DataSettings = field(default_factory=SyntheticSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelChoice = field(default_factory=ModelSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
@@ -140,8 +141,20 @@ class Settings:
         """Blocks of one micro-batch, over all processes."""
         return self.data.batch_size * self.trainer.devices * self.trainer.nodes
 
+    @property
+    def data_read(self) -> DataSettings:
+        """The data as the model reads it: text in the tokens of a pretrained model, unless it names a tokenizer of its own."""
+        data, model = self.data, self.model
+        if isinstance(model, PretrainedSettings) and isinstance(data, TextSettings) and data.tokenizer is None:
+            return replace(data, tokenizer=model.tokenizer or model.source)
+        return data
+
     def complaints(self) -> Iterator[str]:
-        for text in complaints_about_neurons(self.measure.request.groups, self.model.d_mlp):
-            yield f"measure.request.{text}"
+        if isinstance(self.model, ModelSettings):
+            for text in complaints_about_neurons(self.measure.request.groups, self.model.d_mlp):
+                yield f"measure.request.{text}"
+        elif not isinstance(self.data, TextSettings | SyntheticSettings):
+            kind = type(self.data).__name__
+            yield f"model is pretrained and data is {kind}; expected data=text, in the model's tokens, or a synthetic language of its size."
         if self.callbacks.measure and self.callbacks.measure_when == "validation" and self.trainer.validation_batches == 0:
             yield "callbacks.measure_when is 'validation' and trainer.validation_batches is 0; expected at least 1, or the clock."

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
+from transformers import PreTrainedModel
 
-from confreg.models.build import build_model
-from confreg.settings import ModelSettings, OptimizerSettings
+from confreg.models.build import model_from
+from confreg.settings import ModelChoice, OptimizerSettings
 from confreg.training.data_order import seed_of
 
 
@@ -49,34 +50,38 @@ class LanguageModule(pl.LightningModule):
     """A causal language model in training; the transformers model is ``.model``.
 
     Args:
-        model: architecture of the model, as plain values.
+        model: what the model is, from scratch or pretrained, as plain values.
         optimizer: settings of AdamW and its schedule, as plain values.
         vocabulary_size: token ids.
         block_length: tokens of a block.
         max_steps: optimizer steps of the whole training, the length of the schedule.
         tokens_per_step: target tokens of one optimizer step over all ranks, for ``tokens_seen``.
         seed: of the initial weights and of every step's randomness.
+        architecture: of a pretrained model, the configuration from which a checkpoint builds it again without its source.
+        network: the pretrained model itself, when training begins; a checkpoint keeps its weights.
     """
 
     def __init__(
         self,
-        model: dict[str, Any] | ModelSettings,
+        model: dict[str, Any] | ModelChoice,
         optimizer: dict[str, Any] | OptimizerSettings,
         vocabulary_size: int,
         block_length: int,
         max_steps: int,
         tokens_per_step: int,
         seed: int = 0,
+        architecture: dict[str, Any] | None = None,
+        network: PreTrainedModel | None = None,
     ) -> None:
         super().__init__()
-        model = asdict(model) if isinstance(model, ModelSettings) else dict(model)
+        model = asdict(model) if isinstance(model, ModelChoice) else dict(model)
         optimizer = asdict(optimizer) if isinstance(optimizer, OptimizerSettings) else dict(optimizer)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["network"])
         self.settings = OptimizerSettings(**optimizer)
         self.max_steps, self.tokens_per_step, self.seed = max_steps, tokens_per_step, seed
-        self.model = build_model(ModelSettings(**model), vocabulary_size, block_length, seed)
+        self.model = network or model_from(model, vocabulary_size, block_length, seed, architecture)
         self.loaded_step: int | None = None
-        self.compiles_training = False
+        self.compiles_training = self.checkpoints_gradients = False
         self._compiled: Callable[..., Any] | None = None
         self.validation_loss = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
         self.validation_entropy = MeanMetric(nan_strategy="error").set_dtype(torch.float64)
@@ -92,12 +97,31 @@ class LanguageModule(pl.LightningModule):
         logits: Tensor = network(input_ids=tokens, use_cache=False).logits
         return logits
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LanguageModule:
+        """Constants that no checkpoint keeps (the frequencies of rotary positions) keep their own precision, as transformers opens them.
+
+        Lightning's ``bf16-true`` would round them, and the model would turn its heads otherwise than the one that a checkpoint opens.
+        """
+        constants = [
+            (module, name, module._buffers[name]) for module in self.model.modules() for name in module._non_persistent_buffers_set
+        ]
+        super()._apply(fn, recurse)
+        for module, name, before in constants:
+            after = module._buffers[name]
+            if before is not None and after is not None and after.dtype != before.dtype:
+                module._buffers[name] = before.to(after.device)
+        return self
+
     def on_fit_start(self) -> None:
         """Let ``torch.compile`` make the training steps faster, where ``compiles_training`` is set.
 
         The model itself stays as it is, with the names of its weights: whoever evaluates, measures, averages or saves has the plain one,
-        and nothing is compiled a second time for them.
+        and nothing is compiled a second time for them. With ``checkpoints_gradients`` training steps keep the activations of block
+        boundaries alone.
         """
+        if self.checkpoints_gradients:
+            recompute = getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+            recompute({"use_reentrant": False})  # the second name is that of older versions of transformers
         self._compiled = torch.compile(self.model.forward) if self.compiles_training else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

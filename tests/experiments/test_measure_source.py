@@ -13,7 +13,7 @@ import torch
 from confreg import MeasurementRequest, measure, open_run
 from confreg.experiments.command_line import is_mendable, run_command
 from confreg.experiments.composition import compose_settings
-from confreg.experiments.measure_run import measure_run
+from confreg.experiments.measure_source import measure_source
 from confreg.experiments.training_run import train
 from confreg.models.checkpoints import CheckpointError, weights_sha256
 from confreg.records import store as store_module
@@ -78,13 +78,13 @@ def run(runs, tmp_path):
 
 
 def command(*overrides):
-    return run_command("measure", measure_run, ["progress_bar=false", *map(str, overrides)])
+    return run_command("measure", measure_source, ["progress_bar=false", *map(str, overrides)])
 
 
 def measured(run, request=None, **settings):
     """The same without Hydra, which takes longer than a tiny measurement."""
     asked = replace(RepeatedRequest.own_of(load_settings(run)), **(request or {}))
-    assert measure_run(MeasureCommandSettings(source=str(run), request=asked, progress_bar=False, **settings)) == 0
+    assert measure_source(MeasureCommandSettings(source=str(run), request=asked, progress_bar=False, **settings)) == 0
 
 
 def same_rows(one, other, steps):
@@ -134,7 +134,7 @@ def test_steps_that_are_there_are_skipped_and_others_are_added(run, monkeypatch,
         steps.append(named["step"])
         return measure(*arguments, **named)
 
-    monkeypatch.setattr("confreg.experiments.measure_run.measure", watched)
+    monkeypatch.setattr("confreg.experiments.measure_source.measure", watched)
     measured(run)
     assert steps == [1, 3]
     assert "2 of these steps are there already" in capsys.readouterr().out
@@ -223,7 +223,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_makes_no_folder(run, cha
     before = sorted(run.rglob("*"))
     changes = {name: each.replace("RUN", str(run)) if isinstance(each, str) else each for name, each in changes.items()}
     with pytest.raises(ValueError, match=message) as caught:
-        measure_run(MeasureCommandSettings(**{"source": str(run), **changes}))
+        measure_source(MeasureCommandSettings(**{"source": str(run), **changes}))
     assert is_mendable(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert sorted(run.rglob("*")) == before
