@@ -13,8 +13,9 @@ from torch import Tensor
 from confreg.callbacks.averaged_weights import checkpointed_weights
 from confreg.interventions.self_checks import check_interventions
 from confreg.languages.blocks import Blocks
-from confreg.measurement import Records, effective_model, measure
+from confreg.measurement import Records, measure
 from confreg.models.checkpoints import weights_sha256
+from confreg.models.plain_model import effective_model
 from confreg.records.schema import tables_asked_for
 from confreg.records.store import RecordStore
 from confreg.settings import MeasurementRequest

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from confreg.batches import MEBIBYTE, PartSizes, values_of_a_token
 from confreg.languages.blocks import Blocks
-from confreg.measurement import causal_model, check_inputs, measured_form
+from confreg.measurement import check_inputs, measured_form
+from confreg.models.plain_model import causal_model
 from confreg.models.readout import Readout, ScoredTokens, capture
 from confreg.neurons.ablation import Ablation, Baseline, Wanted
 from confreg.neurons.effect_sums import EffectSums, Floors, columns_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from confreg.languages.blocks import Blocks
 from confreg.models.adapters import without_adapters
 from confreg.models.checkpoints import weights_sha256
 from confreg.models.layer_writes import layer_writes
+from confreg.models.plain_model import causal_model, in_fp32
 from confreg.models.readout import Readout
 from confreg.models.undisturbed import undisturbed
 from confreg.neurons.controls import control_directions
@@ -87,16 +87,6 @@ def measured_form(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         yield model if model.dtype == torch.float64 else in_fp32(model)
 
 
-def in_fp32(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself where it is in fp32, else a copy that is."""
-    return model if model.dtype == torch.float32 else copy.deepcopy(model).float()
-
-
-def effective_model(module: nn.Module) -> PreTrainedModel:
-    """The causal language model of a module as a checkpoint of it opens: in fp32, low-rank changes added to the weights they change."""
-    return without_adapters(in_fp32(causal_model(module)))
-
-
 def check_inputs(blocks: Blocks, token_counts: Tensor, model: PreTrainedModel) -> None:
     """Raise where there are no blocks of this model's tokens, or no counts."""
     if not isinstance(blocks, Blocks):
@@ -106,31 +96,6 @@ def check_inputs(blocks: Blocks, token_counts: Tensor, model: PreTrainedModel) -
             f"measure got a {type(token_counts).__name__} as token_counts; expected a tensor, one count for each vocabulary id."
         )
     blocks.check_vocabulary(int(model.get_input_embeddings().weight.shape[0]))  # type: ignore[index]
-
-
-def causal_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model itself.
-
-    Raises:
-        TypeError: where there is none.
-    """
-    found = _uncompiled(model)
-    if not isinstance(found, PreTrainedModel):
-        found = _uncompiled(getattr(found, "model", None))
-    if callable(inner := getattr(found, "get_base_model", None)):  # a wrapper of peft
-        found = inner()
-    if not isinstance(found, PreTrainedModel):
-        raise TypeError(
-            f"measure got a {type(model).__name__}; expected a transformers causal language model, or a module with one as .model."
-        )
-    if found.get_output_embeddings() is None:
-        raise TypeError(f"measure got a {type(found).__name__} without an unembedding; expected one with a language-model head.")
-    return found
-
-
-def _uncompiled(model: nn.Module | None) -> nn.Module | None:
-    """What ``torch.compile(model)`` wraps; any other module is itself."""
-    return getattr(model, "_orig_mod", model)
 
 
 @dataclass

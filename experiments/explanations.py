@@ -25,6 +25,7 @@ MOVES = {
 }
 CLOSE = 0.6  # of 1: how alike two names must be to be suggested before farther ones
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+FULL_KEY = re.compile(r"full_key: (\S+)")
 IN_FILE = re.compile(r"^In '([^']+)'")
 VALUE = re.compile(r"Value (?:'(?P<text>.*?)'|(?P<number>\S+) \()", re.DOTALL)
 NO_NAME = re.compile(r"Key (\S+) \(\w+\) is incompatible with \(str\)")
@@ -49,7 +50,8 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: Path | str |
     if refused and as_listed(refused[1]) not in command.keys:
         return unknown_key(refused[1], place, command)
     if isinstance(error, AttributeError):  # OmegaConf, for a mapping in place of one that is null
-        key = getattr(error, "full_key", None) or "a key"
+        found = FULL_KEY.search(str(error))
+        key = found[1] if found else "a key"
         return f"{key} (on the command line) is null and cannot take a mapping there; choose a preset that has one, such as model=lora."
     if "Unexpected type for root" in str(error):  # OmegaConf, for a key below one that is null
         return _below_nothing(overrides)
@@ -76,12 +78,12 @@ def _nearest(key: str, keys: list[str]) -> str:
     siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == parent}
     others = {known.rpartition(".")[2]: known for known in reversed(keys)}
     initials = {"".join(word[0] for word in last.split("_")): known for last, known in others.items() if "_" in last}
+    if name in initials:  # lr, wd
+        return initials[name]
     for names in (siblings, others):
         found = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
         if found:
             return names[found[0]]
-    if name in initials:  # lr, wd
-        return initials[name]
     return difflib.get_close_matches(key, siblings.values() if parent and siblings else keys, n=1, cutoff=0.0)[0]
 
 

@@ -10,6 +10,7 @@ from hydra import compose
 from confreg.experiments.commands import MEASURE
 from confreg.experiments.composition import command_settings, composing, refuse_by_grammar, with_quoted_paths
 from confreg.experiments.schemas import register_measure_schema
+from confreg.languages.model_sources import ModelSource
 from confreg.records.run_folder import load_settings
 from confreg.settings import ModelSettings, SettingError
 from confreg.settings.groups import complaints_about_neurons
@@ -26,11 +27,13 @@ def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | 
 
     Raises:
         SettingError: for anything that cannot be used: names the key, what came, what was expected.
-        RunFolderError: where the source is no run.
+        ModelSourceError: where the source is neither a run nor published weights.
     """
     overrides = with_quoted_paths(overrides)
     source = _source_of(overrides)
     run = load_settings(Path(source).expanduser()) if source and (Path(source).expanduser() / CONFIG).exists() else None
+    if source and run is None:
+        _check_published(source)
     register_measure_schema(None if run is None else RepeatedRequest.own_of(run))
     with composing(overrides, config_dir, MEASURE) as all_overrides:
         refuse_by_grammar(overrides, MEASURE)
@@ -42,6 +45,17 @@ def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | 
     if foreign:
         raise SettingError("\n".join(f"request.{each}" for each in foreign))
     return settings
+
+
+def _check_published(source: str) -> None:
+    """Refuse a path that leads to no weights; what is a name on the hub is seen when it is asked for.
+
+    Raises:
+        ModelSourceError: naming it, and what was expected.
+    """
+    folder = Path(source).expanduser()
+    if not (folder.is_dir() and any(folder.glob("*/config.json"))):
+        ModelSource.of(source)
 
 
 def _source_of(overrides: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from confreg.interventions.self_checks import check_interventions
 from confreg.languages.model_sources import ModelSourceError
 from confreg.measurement import measure
 from confreg.models.checkpoints import weights_sha256
+from confreg.models.families import last_down_projection, output_rows
 from confreg.progress import Told
 from confreg.records.measured_folder import ANOTHER, MeasuredFolder, MeasuredFolderError
 from confreg.records.schema import tables_asked_for
@@ -130,7 +131,8 @@ class _Work:
             of_draws = {each.control_draws: each for each in requests}
             costs = {n: estimate_cost(model, opened.blocks, opened.token_counts, each) for n, each in of_draws.items()}
             seconds, memory = sum(costs[each.control_draws].seconds for each in requests), max(each.memory_mib for each in costs.values())
-            _say(f"{int(opened.blocks.scored_positions().sum()):,} positions of {int(opened.blocks.clusters().max()) + 1} documents.")
+            n_positions, n_documents = int(opened.blocks.scored_positions().sum()), int(opened.blocks.clusters().max()) + 1
+            _say(f"{len(output_rows(last_down_projection(model))):,} neurons at {n_positions:,} positions of {n_documents} documents.")
             _say(f"Estimated: {described(seconds)}, and {memory:.0f} MiB above the model at its peak.")
             never = (opened.token_counts == 0).double().mean().item()
             if never > RARELY_COUNTED:

@@ -23,8 +23,8 @@ from confreg.figures.summary import named_neurons_table
 from confreg.languages.blocks import Blocks, Language
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
-from confreg.measurement import effective_model
 from confreg.models.checkpoints import newest_resumable, step_of, weights_sha256
+from confreg.models.plain_model import effective_model
 from confreg.models.runs import save_blocks, save_tokenizer, saved_token_counts
 from confreg.models.swaps import swapped_parts
 from confreg.records.environment import now, reproducibility

@@ -272,7 +272,25 @@ def story_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty documents of a few words, as text files."""
     folder, draw = tmp_path_factory.mktemp("texts") / "stories", random.Random(0)
     folder.mkdir()
-    words = "the confidence of a model is carried by neurons whose writes no token can see and tells".split()
+    words = [
+        "the",
+        "confidence",
+        "of",
+        "a",
+        "model",
+        "is",
+        "carried",
+        "by",
+        "neurons",
+        "whose",
+        "writes",
+        "no",
+        "token",
+        "can",
+        "see",
+        "and",
+        "tells",
+    ]
     for number in range(40):
         text = "".join(draw.choice(words) + draw.choices([" ", ". ", "\n"], [20, 3, 2])[0] for _ in range(150 + 11 * (number % 7)))
         (folder / f"{number:02}.txt").write_text(text, encoding="utf-8")

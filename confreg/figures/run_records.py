@@ -121,7 +121,7 @@ def read_run(run: Path) -> RunRecords:
     """
     if not run.is_dir():
         raise ReportError(f"{run} is not a folder; expected a run folder, e.g. runs/default/seed=0. Train one with confreg-train.")
-    neurons, origin = _read_table(run, "neurons", ("layer", "neuron"), NEURON_FLOATS), _read_origin(run)
+    neurons = _read_table(run, "neurons", ("layer", "neuron"), NEURON_FLOATS)
     if neurons.empty:
         raise ReportError(
             f"{run / 'records' / 'neurons'} holds no measured step (step=*.parquet, listed in records/manifest.json); expected one. "
@@ -134,7 +134,7 @@ def read_run(run: Path) -> RunRecords:
         spectrum=_read_table(run, "spectrum", ("index",), ("singular_value",)).sort_values(["step", "index"], ignore_index=True),
         groups=_read_groups(run),
         knows_steps=_knows_steps(run),
-        **origin,
+        **_read_origin(run),
     )
 
 

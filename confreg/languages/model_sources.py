@@ -12,6 +12,7 @@ from typing import Any
 
 RUN_CONFIG, RUN_TOKENIZER, CHECKPOINTS = "config.yaml", "tokenizer", "checkpoints"
 EXPECTED = "expected the NAME of a published model, a FOLDER written by save_pretrained, a FILE.gguf, a RUN, or a step=….ckpt of one"
+N_SHOWN = 3
 OWNER_AND_NAME = 2  # parts of a name on the hub, at most
 
 
@@ -102,14 +103,22 @@ def _kind_of_path(path: Path, source: str) -> str:
             return "run"
         if any((path / each).exists() for each in ("config.json", "tokenizer.json", "tokenizer_config.json")):
             return "folder"
-        inside = sorted(each.parent.name for each in path.glob("*/config.json"))
-        more = f" It holds the models {', '.join(inside[:3])}{' …' if len(inside) > 3 else ''}: choose one." if inside else ""
-        raise ModelSourceError(f"{source} is a folder without config.json; {EXPECTED}.{more}")
+        raise ModelSourceError(f"{source} is a folder without config.json; {EXPECTED}.{_inside(path, source)}")
     if path.suffix == ".gguf":
         return "gguf"
     if path.suffix == ".ckpt" and path.parent.name == CHECKPOINTS and (path.parent.parent / RUN_CONFIG).exists():
         return "checkpoint"
     raise ModelSourceError(f"{source} is a file that is neither a GGUF file nor a checkpoint within a run's folder; {EXPECTED}.")
+
+
+def _inside(folder: Path, source: str) -> str:
+    """What the folder holds that could have been meant."""
+    for name in ("config.json", RUN_CONFIG):
+        found = [f"{source.rstrip('/')}/{each.parent.name}" for each in sorted(folder.glob(f"*/{name}"))]
+        if found:
+            more = f" and {len(found) - N_SHOWN} more" if len(found) > N_SHOWN else ""
+            return f" It holds {', '.join(found[:N_SHOWN])}{more}: choose one."
+    return ""
 
 
 def _kind_of_absent(source: str) -> str:

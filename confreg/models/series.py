@@ -92,7 +92,7 @@ def published_models(source: str, revisions: Sequence[str] = (), per_doubling: i
         ModelSourceError: where a revision does not exist, or two have the same step.
     """
     folder = Path(source).expanduser()
-    if folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*/config.json")):
+    if is_folder_of_models(folder):
         names = sorted(each.parent.name for each in folder.glob("*/config.json"))
         places = {name: ModelSource(str(folder / name), "folder") for name in _chosen(names, revisions or ["*"], source)}
     else:
@@ -103,6 +103,11 @@ def published_models(source: str, revisions: Sequence[str] = (), per_doubling: i
         places = {name: ModelSource.of(source, name if revisions else None) for name in names}
     found = _in_order(places, source)
     return found if per_doubling is None else _thinned(found, per_doubling, source)
+
+
+def is_folder_of_models(folder: Path) -> bool:
+    """Whether a folder holds several models and is none itself."""
+    return folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*/config.json"))
 
 
 def step_in(name: str) -> int | None:

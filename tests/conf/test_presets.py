@@ -12,6 +12,7 @@ CONF = Path(str(resources.files("confreg.conf")))
 GROUPS = ("data", "model", "optimizer", "clock", "measure", "callbacks", "logger", "trainer", "experiment", "debug")
 PRESETS = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 FILES = sorted(CONF.rglob("*.yaml"))
+NEEDED = {("model", name): ["model.source=somebody/something", "data=text"] for name in ("pretrained", "lora")}
 ABSENT = "(absent)"  # from the default: entries of extra, settings of another kind of data
 
 
@@ -25,7 +26,7 @@ def test_every_group_has_a_preset():
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=[f"{group}={name}" for group, name in PRESETS])
 def test_every_preset_composes(group, name):
-    assert isinstance(compose_settings([f"{group}={name}"]), Settings)
+    assert isinstance(compose_settings([f"{group}={name}", *NEEDED.get((group, name), [])]), Settings)
 
 
 def test_text_and_speeches_are_text_and_the_default_is_synthetic():

@@ -115,7 +115,7 @@ def test_ctrl_c_ends_with_130_and_one_line(capsys):
 
 def test_presets_of_ones_own_come_from_config_dir(tmp_path):
     (tmp_path / "presets" / "model").mkdir(parents=True)
-    (tmp_path / "presets" / "model" / "mine.yaml").write_text("n_layer: 5\n")
+    (tmp_path / "presets" / "model" / "mine.yaml").write_text("defaults: [gpt2_tiny, _self_]\nn_layer: 5\n")
     seen = []
     assert run_command("train", seen.append, ["--config-dir", "presets", "model=mine"]) == 0
     assert seen[0].model.n_layer == 5

@@ -193,7 +193,7 @@ def test_a_hostile_target_in_a_preset_of_ones_own_is_refused_before_anything_is_
 
 
 def test_presets_of_ones_own_are_found_and_closed_by_the_schema(own_presets):
-    own_presets("model/mine.yaml", "n_layer: 5\n")
+    own_presets("model/mine.yaml", "defaults:\n  - gpt2_tiny\n  - _self_\n\nn_layer: 5\n")
     folder = own_presets("data/mine.yaml", "defaults:\n  - text\n  - _self_\n\nsource: mine.txt\n")
     settings = compose_settings(["model=mine", "data=mine"], folder)
     assert settings.model.n_layer == 5

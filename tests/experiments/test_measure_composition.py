@@ -81,7 +81,7 @@ def test_every_misspelt_key_is_answered_with_the_right_one(key):
         ("steps=0,64", "A list is written in brackets, [a,b]."),
         ("steps=some", "steps is 'some'; expected optimizer steps such as [0,64,512], last, or all."),
         ("request.control_draws=x", "request.control_draws is 'x' (on the command line); expected a whole number, or null."),
-        ("source=nowhere", "source is 'nowhere': there is no such folder; expected the folder of a run"),
+        ("source=./nowhere", "'./nowhere': there is no such file or folder; expected the NAME of a published model"),
     ],
 )
 def test_a_bad_override_is_refused_with_what_came_and_what_was_expected(override, message):
@@ -98,12 +98,12 @@ def test_a_refusal_ends_with_2_and_one_line_and_makes_no_folder(capsys):
 
 def test_a_folder_that_is_no_run_is_answered_with_the_runs_in_it(run, capsys):
     said = refusal([f"source={run.rpartition('/')[0]}"], capsys)
-    assert "which is no run (it holds no config.yaml); expected the folder of a run" in said
-    assert f"It holds the runs {run}: measure one after the other." in said
+    assert "is a folder without config.json; expected the NAME of a published model" in said
+    assert f"It holds {run}: choose one." in said
 
 
 def test_a_file_is_answered_with_what_was_expected(run, capsys):
-    assert "a file; expected the folder of a run, such as runs/default/seed=0, and steps=…" in refusal([f"source={run}/run.json"], capsys)
+    assert "a file that is neither a GGUF file nor a checkpoint within a run's folder" in refusal([f"source={run}/run.json"], capsys)
 
 
 def test_many_sources_at_once_are_refused_with_the_next_move(capsys):

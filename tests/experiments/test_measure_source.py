@@ -120,7 +120,8 @@ def test_the_tables_lie_in_the_run_and_say_what_they_are(run, capsys):
     assert (facts["status"], facts["request"]["control_draws"], facts["source"]["folder"]) == ("finished", 0, "../..")
     assert facts["source"]["facts"]["tokens_seen"] == 3 * 4 * 11
     said = capsys.readouterr().out
-    assert "at 2 steps, 0 to 2: 8 neurons, 90 positions, control draws: 0 at each step, on cpu." in said
+    assert "at 2 steps, step 0 to step 2: control draws: 0 at each step, on cpu." in said
+    assert "8 neurons at 90 positions of 18 documents." in said
     assert f"confreg-report {output}" in said
     assert "equal those" not in said  # another request gives other rows
 
@@ -216,7 +217,7 @@ def test_a_run_that_stopped_before_it_began_to_train_is_refused(run):
         ({"output": "RUN"}, "exists and holds no measurement"),
         ({"output": "RUN/records"}, "exists and holds no measurement"),
         ({"output": "RUN/run.json"}, "is a file; expected a folder"),
-        ({"source": ""}, "source is missing; expected the folder of a run"),
+        ({"source": ""}, "source is missing; expected a run or published weights"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_and_makes_no_folder(run, changes, message):

@@ -9,7 +9,7 @@ import pytest
 from confreg import MeasurementRequest, measure, open_run
 from confreg.experiments.command_line import run_command
 from confreg.experiments.composition import compose_settings
-from confreg.experiments.measure_run import measure_run
+from confreg.experiments.measure_source import measure_source
 from confreg.experiments.training_run import train
 from confreg.records.store import RecordStore
 from confreg.settings import SettingError
@@ -55,7 +55,7 @@ def test_rows_asked_for_in_training_equal_those_of_measuring_again_and_of_a_note
     assert not (tmp_path / "plain" / "records" / "universal").exists()
     source, again = tmp_path / "plain", tmp_path / "again"
     overrides = [f"source={source}", "request.universal=true", f"request.{LAX}", f"output={again}", "progress_bar=false"]
-    assert run_command("measure", measure_run, overrides) == 0
+    assert run_command("measure", measure_source, overrides) == 0
     for step in steps:
         rows = live.read("universal", step)
         assert rows.num_rows == 2 * 8

@@ -61,11 +61,12 @@ def test_columns_that_are_null_or_absent_become_nan_and_flags_become_false(tmp_p
     assert records.name == "/".join(tmp_path.parts[-2:])
 
 
-def test_rows_without_a_step_are_refused(tmp_path):
+def test_rows_without_a_step_take_the_place_under_which_they_are_filed(tmp_path):
     rows = table_of("neurons", {"layer": 1, "neuron": [0]}, 1, {**IDENTITY, "step": None})
-    RecordStore(tmp_path / "records").write("neurons", 0, rows)
-    with pytest.raises(ReportError, match="rows without a step"):
-        read_run(tmp_path)
+    RecordStore(tmp_path / "records").write("neurons", 3, rows)
+    records = read_run(tmp_path)
+    assert records.steps == [3]
+    assert not records.knows_steps
 
 
 @pytest.mark.parametrize(("name", "content"), [("config.yaml", "a: [1"), ("run.json", "{")])

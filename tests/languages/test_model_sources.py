@@ -36,12 +36,12 @@ def test_other_files_and_folders_are_refused_with_what_was_expected(tmp_path: Pa
         ModelSource.of(str(tmp_path))
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "config.json").write_text("{}")
-    with pytest.raises(ModelSourceError, match="holds the models one: choose one"):
+    with pytest.raises(ModelSourceError, match=r"holds .*/one: choose one"):
         ModelSource.of(str(tmp_path))
 
 
 def test_only_names_and_runs_have_revisions(publish: Callable[..., Path]) -> None:
-    with pytest.raises(ModelSourceError, match="revision is 'main' and source is .*, a folder"):
+    with pytest.raises(ModelSourceError, match=r"revision is 'main' and source is .*, a folder"):
         ModelSource.of(str(publish()), "main")
 
 
@@ -51,13 +51,20 @@ def test_a_name_that_is_not_cached_says_what_was_looked_for_and_how_to_get_it(mo
     with pytest.raises(ModelSourceError) as caught, source.explained("weights"):
         raise OSError("We couldn't connect")
     message = str(caught.value)
-    for part in ("nobody/nothing", "weights", "step512", str(tmp_path), "hf download nobody/nothing --revision step512", "copy the model's folder"):
+    for part in (
+        "nobody/nothing",
+        "weights",
+        "step512",
+        str(tmp_path),
+        "hf download nobody/nothing --revision step512",
+        "copy the model's folder",
+    ):
         assert part in message
 
 
 def test_a_run_without_a_tokenizer_asks_for_one(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(ModelSourceError, match="keeps no tokenizer .* give one by tokenizer=NAME"):
+    with pytest.raises(ModelSourceError, match=r"keeps no tokenizer .* give one by tokenizer=NAME"):
         ModelSource.of(str(tmp_path)).tokenizer()
 
 

@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from confreg.measurement import causal_model, effective_model
 from confreg.models.adapters import add_lora, has_adapters, lora_targets, without_adapters
 from confreg.models.checkpoints import weights_sha256
 from confreg.models.families import last_down_projection
+from confreg.models.plain_model import causal_model, effective_model
 from confreg.models.pretrained import open_pretrained
 from confreg.settings import LoraSettings, PretrainedSettings, SettingError
 

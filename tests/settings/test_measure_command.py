@@ -42,7 +42,7 @@ def test_steps_may_be_a_word_a_number_or_a_list(steps):
         ({"steps": [True]}, "steps is [True]"),
         ({"steps": 1.5}, "steps is 1.5"),
         ({"steps": None}, "steps is None"),
-        ({"name": "a/b"}, "name is 'a/b'; expected the name of a folder below SOURCE/measured"),
+        ({"name": "a/b"}, "name is 'a/b'; expected the name of a folder below RUN/measured or measured/SOURCE"),
         ({"name": ".."}, "name is '..'"),
         ({"output": " "}, "output is empty"),
         ({"output": "a", "name": "b"}, "name is 'b' and output is 'a'; expected one of them"),
