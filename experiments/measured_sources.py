@@ -125,7 +125,7 @@ class PublishedSource:
 
     def record(self) -> dict[str, Any]:
         """As the protocol says; which revision each number is stands there too, and is no part of what must be the same."""
-        chosen = {"source": self.name, **self.asked.of_published_weights(), "data": asdict(self.data)}
+        chosen = {"source": self.name, **self.asked.of_published_weights(), "data": asdict(self.asked.data)}
         for name in ("revisions", "per_doubling", "keep_downloads"):
             chosen.pop(name)
         names = {str(number): model.name for number, model in self.models.items()}

@@ -160,7 +160,8 @@ def _fill_from_series(
 ) -> Bool[Tensor, "position neuron"]:
     """Write what series reach into ``changes``, and return for which pairs all of them are done."""
     writes, at, extent = of_pairs
-    order_of_neuron = cheapest_orders(extent, writes.w_out.shape[1], there.baseline.has_scaled_logits)
+    n_vocabulary, d_model = writes.unembedding.shape
+    order_of_neuron = cheapest_orders(extent, d_model, n_vocabulary, there.baseline.has_scaled_logits)
     groups = {int(order): (order_of_neuron == order).nonzero()[:, 0] for order in order_of_neuron.unique() if order}
     is_done = torch.zeros_like(extent.largest, dtype=torch.bool)
     if not groups:

@@ -21,6 +21,8 @@ NATS_FROM_MEAN = 3.0
 # In units of one multiplication and addition of a matrix product, for each token:
 COST_OF_WEIGHT = 12.0  # forming one weight at one position
 COST_OF_ROW = 600.0  # the whole row of one pair
+COST_OF_LONG_ROW = 3000.0  # the same where a core's cache holds only a few rows
+LONG_ROW = 2**14  # tokens
 
 
 def longest_reach(order: int, dtype: torch.dtype) -> float:
@@ -52,20 +54,26 @@ def cost_of_position(order: int, d_model: int, is_folded: bool = False) -> float
     return len(shared_weights(order, is_folded=is_folded)) * (COST_OF_WEIGHT + d_model)
 
 
-def cheapest_orders(extent: Extent, d_model: int, is_folded: bool = False) -> Int[Tensor, "neuron"]:
+def cost_of_row(n_vocabulary: int) -> float:
+    """Of all that is computed from the whole row of one pair, for each token of it."""
+    return COST_OF_ROW if n_vocabulary < LONG_ROW else COST_OF_LONG_ROW
+
+
+def cheapest_orders(extent: Extent, d_model: int, n_vocabulary: int, is_folded: bool = False) -> Int[Tensor, "neuron"]:
     """For each neuron the order that costs least together with the whole rows of the pairs that it does not reach; 0: all whole rows.
 
     Args:
         extent: of all pairs.
         d_model: width of the residual.
+        n_vocabulary: tokens of a row.
         is_folded: whether the logits are the scaled ones, so that fewer moments are different.
     """
-    n_positions, n_neurons = extent.shape
-    whole_rows = extent.largest.new_full((n_neurons,), n_positions * COST_OF_ROW)
+    (n_positions, n_neurons), of_row = extent.shape, cost_of_row(n_vocabulary)
+    whole_rows = extent.largest.new_full((n_neurons,), n_positions * of_row)
     costs, totals = [whole_rows], [whole_rows.sum()]
     for order in ORDERS:
         missed = (~reaches(order, extent)).sum(0)
-        costs.append(n_positions * cost_of_pair(order, is_folded) + COST_OF_ROW * missed)
+        costs.append(n_positions * cost_of_pair(order, is_folded) + of_row * missed)
         totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model, is_folded))
     highest = int(torch.stack(totals).argmin())
     orders = torch.tensor((0, *ORDERS), device=extent.largest.device)

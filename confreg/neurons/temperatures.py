@@ -10,9 +10,7 @@ lies on the most likely token.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,17 +20,11 @@ from torch.linalg import vecdot
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.reach import Extent
 from confreg.neurons.series import Coefficients
+from confreg.neurons.temperature_nodes import COLD, HOT, INVERSE_TEMPERATURES, Nodes, Rows, above_unchanged, are_few, at_temperature
 from confreg.neurons.temperature_steps import nearest_minimum
 from confreg.neurons.writes import NeuronWrites, slices
 
-NODES_IN_A_DOUBLING = 2
-INVERSE_TEMPERATURES = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(-10, 7))
-HOT = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(-20, -10))
-COLD = tuple(2 ** (each / NODES_IN_A_DOUBLING) for each in range(7, 21))  # for predictions that hesitate between two tokens
 UNCHANGED = INVERSE_TEMPERATURES.index(1.0)
-# How far the divergence may fall between two nodes below both, in units of the variance of the logits: an eighth of the squared distance
-# for a parabola, and twice that to be safe.
-DIP = 2 * (math.log(2) / NODES_IN_A_DOUBLING) ** 2 / 8
 SMALLEST_EXPONENT = 1e-2  # nats
 SAFETY = 1.01  # above rounding
 ROUNDING_NATS = {torch.float32: 2e-6, torch.float64: 1e-12}  # of a sum of numbers of the size of logits
@@ -41,51 +33,6 @@ LARGEST_SMALL_DIVERGENCE = 0.1  # nats; above it, the best temperature may be to
 ELEMENTS_AT_ONCE = 2**18  # pair x vocabulary, or pair x node: small enough for a core's cache
 
 Pair = tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]
-
-
-@dataclass(frozen=True)
-class _Nodes:
-    """The unablated prediction at each of the temperatures, for some positions."""
-
-    divergence: Float[Tensor, "position node 1"]  # D(p_β || p)
-    dip: Float[Tensor, "position node 1"]  # how far it may fall on the way to the next one
-    scaled: Float[Tensor, "position node 1"]  # mean of the scaled logits, less that under p
-    unembedding: Float[Tensor, "position node d_model"]  # the same of the unembedding
-
-    @classmethod
-    def of(
-        cls, fields: PositionFields, unembedding: Float[Tensor, "vocab d_model"], betas: Sequence[float] = INVERSE_TEMPERATURES
-    ) -> _Nodes:
-        """For some positions."""
-        every, found = fields.of_tokens(), []
-        mean, log_p = every.probability @ unembedding, every.logit + (fields.mean_logit - fields.log_partition).unsqueeze(-1)
-        for beta in betas:
-            tilted, divergence = _at_temperature(beta, every.logit, log_p)
-            of_logit = (tilted * every.logit).sum(-1, keepdim=True)
-            variance = (tilted * (every.logit - of_logit).square()).sum(-1)
-            dip = torch.full_like(variance, -torch.inf) if beta == 1 else DIP * beta**2 * variance
-            found.append((divergence, dip, (tilted * every.scaled).sum(-1), tilted @ unembedding - mean))
-        divergence, dip, scaled, unembedded = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
-        return cls(divergence.unsqueeze(-1), dip.unsqueeze(-1), scaled.unsqueeze(-1), unembedded)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Of some pairs."""
-
-    probability: Float[Tensor, "pair vocab"]  # p
-    logit: Float[Tensor, "pair vocab"]  # z - E z
-    change: Float[Tensor, "pair vocab"]  # Δ - E Δ
-
-    def in_float64(self, chosen: Bool[Tensor, "pair"] | slice = slice(None)) -> _Rows:
-        """Some of them."""
-        logit, change = self.logit[chosen].double(), self.change[chosen].double()
-        p = logit.softmax(-1)
-        return _Rows(p, logit - vecdot(p, logit).unsqueeze(-1), change - vecdot(p, change).unsqueeze(-1))
-
-    def divergence(self) -> Float[Tensor, "pair"]:
-        """D(p || p')."""
-        return (self.logit + self.change).logsumexp(-1) - self.logit.logsumexp(-1)
 
 
 class Temperatures:
@@ -118,7 +65,7 @@ class Temperatures:
         """Smallest D(p_β || p) at some nodes; it grows on either side of 1."""
         every = self.fields.every
         log_p = every.logit + (self.fields.mean_logit - self.fields.log_partition).unsqueeze(-1)
-        found = [_at_temperature(INVERSE_TEMPERATURES[node], every.logit, log_p)[1] for node in nodes]
+        found = [at_temperature(INVERSE_TEMPERATURES[node], every.logit, log_p)[1] for node in nodes]
         return torch.stack(found).amin(0).unsqueeze(-1)
 
     def _search(
@@ -130,13 +77,29 @@ class Temperatures:
     ) -> None:
         """Where some pairs may have a lower minimum near one of these temperatures, go there."""
         for some in pairs.any(-1).nonzero()[:, 0].split(max(1, ELEMENTS_AT_ONCE // (len(betas) * least.shape[1]))):
-            nodes = _Nodes.of(self.fields.part(some), self.writes.unembedding, betas)
-            above = self._above_unchanged_at_nodes(nodes, some)
-            is_known = ~pairs[some] | (divergence[some] + (above - nodes.dip).amin(1) >= least[some])
-            which, neuron = (~is_known).nonzero(as_tuple=True)
-            start = least.new_tensor(betas)[above.argmin(1)[which, neuron]]
-            pair = some[which], neuron
-            least[pair] = torch.fmin(least[pair], self._from(start, pair))
+            which, neuron = pairs[some].nonzero(as_tuple=True)
+            if are_few(len(which), len(some), self.writes.w_out.shape[1]):
+                for part in slices(len(which), ELEMENTS_AT_ONCE // len(self.writes.unembedding)):
+                    pair = some[which[part]], neuron[part]
+                    self._go_on(betas, pair, least, divergence, above_unchanged(self._rows(pair), betas))
+            else:
+                nodes = Nodes.of(self.fields.part(some), self.writes.unembedding, betas)
+                above = self._above_unchanged_at_nodes(nodes, some)[which, :, neuron].T
+                self._go_on(betas, (some[which], neuron), least, divergence, (above, nodes.dip[which, :, 0].T))
+
+    def _go_on(
+        self,
+        betas: Sequence[float],
+        pair: Pair,
+        least: Float[Tensor, "position neuron"],
+        divergence: Float[Tensor, "position neuron"],
+        at_nodes: tuple[Float[Tensor, "node pair"], Float[Tensor, "node pair"]],
+    ) -> None:
+        """From the lowest node of each pair for which no node says that nothing lower is near."""
+        above, dip = at_nodes
+        is_open = ~(divergence[pair] + (above - dip).amin(0) >= least[pair])
+        start, left = least.new_tensor(betas)[above.argmin(0)[is_open]], (pair[0][is_open], pair[1][is_open])
+        least[left] = torch.fmin(least[left], self._from(start, left))
 
     def _at_zero_temperature(self, divergence: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
         """D(p_β || p') as β grows without end: -log p' of the most likely token."""
@@ -146,7 +109,7 @@ class Temperatures:
         change = self.at.scaled * every.scaled.gather(-1, top) + self.at.write * write
         return divergence - every.probability.gather(-1, top).log() - change
 
-    def _above_unchanged_at_nodes(self, nodes: _Nodes, some: Int[Tensor, "some"]) -> Float[Tensor, "some node neuron"]:
+    def _above_unchanged_at_nodes(self, nodes: Nodes, some: Int[Tensor, "some"]) -> Float[Tensor, "some node neuron"]:
         """D(p_β || p') - D(p || p')."""
         above = torch.addcmul(nodes.divergence, self.at.scaled[some].unsqueeze(1), nodes.scaled, value=-1)
         return above.addcmul_(self.at.write[some].unsqueeze(1), nodes.unembedding @ self.writes.w_out.T, value=-1)
@@ -173,11 +136,11 @@ class Temperatures:
             least[part] = found.to(least.dtype)
         return least
 
-    def _rows(self, pair: Pair) -> _Rows:
+    def _rows(self, pair: Pair) -> Rows:
         every, at = self.fields.every, self.at.part(pair)
         p, change = every.probability[pair[0]], at.scaled.unsqueeze(-1) * every.scaled[pair[0]]
         change.addcmul_(at.write.unsqueeze(-1), self.writes.rows(*pair))
-        return _Rows(p, every.logit[pair[0]], change.sub_(vecdot(p, change).unsqueeze(-1)))
+        return Rows(p, every.logit[pair[0]], change.sub_(vecdot(p, change).unsqueeze(-1)))
 
 
 def _twice_the_gain(extent: Extent) -> Float[Tensor, "position neuron"]:
@@ -188,12 +151,3 @@ def _twice_the_gain(extent: Extent) -> Float[Tensor, "position neuron"]:
     """
     twice = (2 * extent.largest).clamp(min=SMALLEST_EXPONENT)  # φ is increasing, and loses its digits below
     return SAFETY * torch.log1p(4 * extent.spread.square() * (torch.expm1(twice) - twice) / twice.square())
-
-
-def _at_temperature(
-    beta: float, logit: Float[Tensor, "position vocab"], log_p: Float[Tensor, "position vocab"]
-) -> tuple[Float[Tensor, "position vocab"], Float[Tensor, "position"]]:
-    """p_β, and D(p_β || p)."""
-    log_tilted = (beta * logit).log_softmax(-1)
-    tilted = log_tilted.exp()
-    return tilted, (tilted * log_tilted.sub_(log_p)).sum(-1)

@@ -67,7 +67,7 @@ def test_the_choice_for_every_neuron_costs_least_of_all(size: float, d_model: in
     def missed(order: int, neuron: int) -> int:
         return int((~reaches(order, reach))[:, neuron].sum())
 
-    found = cheapest_orders(reach, d_model).tolist()
+    found = cheapest_orders(reach, d_model, 50).tolist()
     every = itertools.product((0, *ORDERS), repeat=3)
     best = min(total_cost(list(each), missed, d_model) for each in every)
     assert total_cost(found, missed, d_model) == pytest.approx(best)
@@ -75,6 +75,14 @@ def test_the_choice_for_every_neuron_costs_least_of_all(size: float, d_model: in
 
 def test_a_neuron_whose_pairs_all_go_too_far_takes_whole_rows() -> None:
     reach = reach_of(torch.tensor([[0.001, 100.0]]).expand(500, 2))
-    orders = cheapest_orders(reach, 16).tolist()
+    orders = cheapest_orders(reach, 16, 50).tolist()
     assert orders[0] in ORDERS
     assert orders[1] == 0
+
+
+def test_long_rows_are_dearer_for_each_token_so_that_series_go_further() -> None:
+    generator = torch.Generator().manual_seed(2)
+    extent = Extent(0.3 * torch.rand(40, 30, generator=generator), 0.1 * torch.rand(40, 30, generator=generator))
+    short, long = (cheapest_orders(extent, 16, size) for size in (2048, 50_000))
+    assert (long >= short).all()
+    assert (long > short).any()

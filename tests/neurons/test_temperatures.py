@@ -10,7 +10,8 @@ from confreg.neurons.ablation import Ablation, Baseline
 from confreg.neurons.effects import coefficients
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.reach import Extent, Reach
-from confreg.neurons.temperatures import INVERSE_TEMPERATURES, UNCHANGED, Temperatures, _Nodes, _twice_the_gain
+from confreg.neurons.temperature_nodes import INVERSE_TEMPERATURES, Nodes, above_unchanged, are_few
+from confreg.neurons.temperatures import UNCHANGED, Temperatures, _twice_the_gain
 from confreg.neurons.writes import NeuronWrites
 
 
@@ -78,7 +79,7 @@ def test_no_pair_takes_its_whole_row_whose_nearby_minimum_is_clearly_the_lowest(
 def test_divergences_at_the_nodes_are_those_by_definition(make_last_layer: Callable) -> None:
     case = Case(make_last_layer(writes=0.5))
     some = torch.arange(1, 4)
-    nodes = _Nodes.of(case.fields.part(some), case.writes.unembedding)
+    nodes = Nodes.of(case.fields.part(some), case.writes.unembedding)
     found = case.temperatures._above_unchanged_at_nodes(nodes, some)
     assert INVERSE_TEMPERATURES[UNCHANGED] == 1
     for node, beta in enumerate(INVERSE_TEMPERATURES):
@@ -87,12 +88,40 @@ def test_divergences_at_the_nodes_are_those_by_definition(make_last_layer: Calla
         torch.testing.assert_close(found[:, node], expected, atol=1e-11, rtol=1e-11)
 
 
+def test_rows_of_pairs_give_what_all_pairs_share(make_last_layer: Callable) -> None:
+    case = Case(make_last_layer(writes=0.5))
+    pair = torch.tensor([0, 2, 2, 3]), torch.tensor([1, 0, 4, 3])
+    above, dip = above_unchanged(case.temperatures._rows(pair), INVERSE_TEMPERATURES)
+    nodes = Nodes.of(case.fields, case.writes.unembedding)
+    shared = case.temperatures._above_unchanged_at_nodes(nodes, torch.arange(len(case.before)))
+    torch.testing.assert_close(above, shared[pair[0], :, pair[1]].T, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(dip, nodes.dip[pair[0], :, 0].T, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("sizes", [(0.3, 1.0), (3.0, 3.0)], ids=str)
+def test_few_pairs_and_many_find_the_same_minima(
+    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, sizes: tuple[float, float], few: bool
+) -> None:
+    monkeypatch.setattr("confreg.neurons.temperatures.are_few", lambda *_: few)
+    case = Case(make_last_layer(writes=sizes[0], unembedding=sizes[1], seed=5))
+    for extent in (None, case.extent):
+        found = case.improved(torch.full_like(case.least, torch.nan), extent)
+        torch.testing.assert_close(found, case.least, atol=1e-8, rtol=1e-8)
+
+
+def test_a_pair_at_a_position_is_few_and_all_of_them_are_many() -> None:
+    assert are_few(3, 3, 64)
+    assert not are_few(300, 3, 64)
+    assert are_few(8, 3, 768)
+
+
 @pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
 def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(make_last_layer: Callable, writes: float) -> None:
     case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200))
     is_near = case.temperatures._divergence_at((UNCHANGED - 1, UNCHANGED + 1)) > _twice_the_gain(case.extent)
     every = torch.arange(200)
-    above = case.temperatures._above_unchanged_at_nodes(_Nodes.of(case.fields, case.writes.unembedding), every)
+    above = case.temperatures._above_unchanged_at_nodes(Nodes.of(case.fields, case.writes.unembedding), every)
     far = [node for node in range(len(INVERSE_TEMPERATURES)) if node != UNCHANGED]
     assert (above[:, far].amin(1)[is_near] > 0).all()
     assert is_near.double().mean() > {0.001: 0.95, 0.01: 0.8, 0.1: 0.1, 1.0: 0.0}[writes] - 1e-9
