@@ -165,7 +165,8 @@ def _read_origin(run: Path) -> dict[str, dict[str, Any]]:
     own = _mapping(setting_of(config, "measure.request"))
     asked = {key: own.get(key) if value is None and key in CONTROL else value for key, value in request.items()}
     config["measure"] = {**_mapping(config.get("measure")), "request": asked}
-    config["run"] = {**_mapping(config.get("run")), "name": f"{setting_of(config, 'run.name', 'run')}/measured/{run.resolve().name}"}
+    name = f"{setting_of(config, 'run.name', 'run')}/measured/{run.resolve().name}"
+    config["run"] = {**_mapping(config.get("run")), "name": name if "source" not in config else str(config["source"])}
     return {"config": config, "facts": {**_mapping(source.pop("facts", None)), **measured, MEASURED_AGAIN: source}}
 
 
