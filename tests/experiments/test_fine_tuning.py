@@ -70,7 +70,10 @@ def fine_tune(tmp_path_factory, publish, story_folder):
     return finished
 
 
-@pytest.mark.parametrize("kind", KINDS)
+HEAVY = ("post_norm", "short", "averaged_lora")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.heavy) if kind in HEAVY else kind for kind in KINDS])
 def test_what_is_measured_again_equals_what_was_measured_while_training_to_the_bit(fine_tune, kind, tmp_path):
     run, _ = fine_tune(kind)
     settings = compose_settings(["model=pretrained", "model.source=x", *TINY])
@@ -140,6 +143,7 @@ def test_a_run_of_a_synthetic_language_goes_on_with_another_one(tmp_path):
         train(wrong)
 
 
+@pytest.mark.heavy
 def test_recomputed_activations_change_no_bit_of_the_training(fine_tune, tmp_path, story_folder):
     _, source = fine_tune("full")
     hashes = []

@@ -14,6 +14,7 @@ import pytest
 
 from confreg.records.store import RecordStore
 
+pytestmark = pytest.mark.heavy  # each starts a process that imports everything
 COMMITS = {name: hashlib.sha1(name.encode()).hexdigest() for name in ("main", "step0", "step4", "step16")}
 
 
