@@ -46,21 +46,21 @@ def export_run(run: Path, step: int | None = None, folder: Path | None = None) -
 
 def _subject(run: SavedRun, step: int, opened: SavedStep, place: Path) -> CardSubject:
     model, weights = opened.model, weights_sha256(opened.model)
-    records = _records(run.folder, step, weights)
+    records, facts = _records(run.folder, step, weights), read_facts(run.folder)
     if records is None:
         measure = f"confreg-measure source={run.folder} steps=[{step}]"
         warnings.warn(f"step {step} was not measured, so the card has no numbers: {measure}, then export again.", stacklevel=2)
     return CardSubject(
         name=run.settings.run.name or run.folder.resolve().name,
         config=settings_to_mapping(run.settings),
-        facts=read_facts(run.folder),
+        facts=facts,
         step=step,
         tokens_seen=opened.tokens_seen,
         weights_sha256=weights,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary_size=model.config.vocab_size,
         has_tokenizer=(place / "tokenizer_config.json").exists(),
-        command=command_of(run.settings),
+        command=command_of(run.settings, facts),
         records=records,
     )
 

@@ -10,13 +10,11 @@ from hydra import compose
 from confreg.experiments.commands import MEASURE
 from confreg.experiments.composition import command_settings, composing, refuse_by_grammar, with_quoted_paths
 from confreg.experiments.schemas import register_measure_schema
-from confreg.languages.model_sources import ModelSource
+from confreg.languages.model_sources import ModelSource, is_folder_of_models, is_run
 from confreg.records.run_folder import load_settings
 from confreg.settings import ModelSettings, SettingError
 from confreg.settings.groups import complaints_about_neurons
 from confreg.settings.measure_command import MeasureCommandSettings, RepeatedRequest
-
-CONFIG = "config.yaml"
 
 
 def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | None = None) -> MeasureCommandSettings:
@@ -31,7 +29,7 @@ def compose_measure_settings(overrides: Sequence[str], config_dir: Path | str | 
     """
     overrides = with_quoted_paths(overrides)
     source = _source_of(overrides)
-    run = load_settings(Path(source).expanduser()) if source and (Path(source).expanduser() / CONFIG).exists() else None
+    run = load_settings(Path(source).expanduser()) if source and is_run(source) else None
     if source and run is None:
         _check_published(source)
     register_measure_schema(None if run is None else RepeatedRequest.own_of(run))
@@ -53,8 +51,7 @@ def _check_published(source: str) -> None:
     Raises:
         ModelSourceError: naming it, and what was expected.
     """
-    folder = Path(source).expanduser()
-    if not (folder.is_dir() and any(folder.glob("*/config.json"))):
+    if not is_folder_of_models(Path(source).expanduser()):
         ModelSource.of(source)
 
 

@@ -61,7 +61,7 @@ class _Work:
         self.asked, self.source = asked, source
         self.folder = MeasuredFolder(source.output, asdict(asked.request), source.record())
         self.device = device_of(asked.device, source.accelerator)
-        self._is_checked = False
+        self._is_checked = self._is_announced = False
 
     def is_there(self, number: int) -> bool:
         """Whether these very weights were measured into the output."""
@@ -81,11 +81,15 @@ class _Work:
 
     def measure(self, numbers: list[int]) -> None:
         """Measure these models, each complete on the disk before the next."""
-        self._announce_cost(numbers)
+        if self.source.is_compared(numbers[-1]):  # on this machine: the last model, whose neurons matter most, tells for all
+            with self.source.opened(numbers[-1]) as last:
+                self._announce_cost(last, numbers)
         try:
             with self.folder:
                 for number, progress in _shown(numbers, self.asked.progress_bar):
                     with self.source.opened(number) as opened:
+                        if not self._is_announced:  # what has to be fetched is fetched once
+                            self._announce_cost(opened, numbers)
                         self._measure(number, opened, progress)
         except BaseException:
             n_there = sum(self.folder.has(number) for number in self.source.numbers)
@@ -123,23 +127,22 @@ class _Work:
         _say(f"Measuring {self.source.name} {span}: {self._control()}, on {self.device}.{there}")
         _say(f"Into {self.folder.path}.")
 
-    def _announce_cost(self, numbers: list[int]) -> None:
-        """How much there is, and how long it will take, from a small piece of the last model."""
-        with self.source.opened(numbers[-1]) as opened:
-            model = opened.model.to(self.device)
-            requests = [self.source.request_at(number) for number in numbers]
-            of_draws = {each.control_draws: each for each in requests}
-            costs = {n: estimate_cost(model, opened.blocks, opened.token_counts, each) for n, each in of_draws.items()}
-            seconds, memory = sum(costs[each.control_draws].seconds for each in requests), max(each.memory_mib for each in costs.values())
-            n_positions, n_documents = int(opened.blocks.scored_positions().sum()), int(opened.blocks.clusters().max()) + 1
-            _say(f"{len(output_rows(last_down_projection(model))):,} neurons at {n_positions:,} positions of {n_documents} documents.")
-            _say(f"Estimated: {described(seconds)}, and {memory:.0f} MiB above the model at its peak.")
-            never = (opened.token_counts == 0).double().mean().item()
-            if never > RARELY_COUNTED:
-                _say(
-                    f"{never:.0%} of the token ids were never counted: no token-frequency neuron will be named. "
-                    "Count more text, or give counts=FILE.npy."
-                )
+    def _announce_cost(self, opened: Opened, numbers: list[int]) -> None:
+        """How much there is, and how long it will take, from a small piece of one model."""
+        self._is_announced, model = True, opened.model.to(self.device)  # type: ignore[arg-type]
+        requests = [self.source.request_at(number) for number in numbers]
+        of_draws = {each.control_draws: each for each in requests}
+        costs = {n: estimate_cost(model, opened.blocks, opened.token_counts, each) for n, each in of_draws.items()}
+        seconds, memory = sum(costs[each.control_draws].seconds for each in requests), max(each.memory_mib for each in costs.values())
+        n_positions, n_documents = int(opened.blocks.scored_positions().sum()), int(opened.blocks.clusters().max()) + 1
+        _say(f"{len(output_rows(last_down_projection(model))):,} neurons at {n_positions:,} positions of {n_documents} documents.")
+        _say(f"Estimated: {described(seconds)}, and {memory:.0f} MiB above the model at its peak.")
+        never = (opened.token_counts == 0).double().mean().item()
+        if never > RARELY_COUNTED:
+            _say(
+                f"{never:.0%} of the token ids were never counted: no token-frequency neuron will be named. "
+                "Count more text, or give counts=FILE.npy."
+            )
 
     def _control(self) -> str:
         draws = {number: self.source.request_at(number).control_draws for number in self.source.numbers}

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from confreg.experiments.measure_choices import chosen_numbers, chosen_steps, output_of, published_output_of
 from confreg.languages.blocks import Blocks, Language
-from confreg.languages.model_sources import ModelSourceError
+from confreg.languages.model_sources import ModelSourceError, is_run
 from confreg.languages.sources import language_of, measured_blocks, widened
 from confreg.languages.token_counts import read_counts
 from confreg.models.pretrained import check_block_length
@@ -180,7 +180,7 @@ def source_of(asked: MeasureCommandSettings) -> MeasuredSource:
         ModelSourceError: where there are no such weights, or a run is told what only published weights need.
         RunFolderError: where a run's folder is damaged.
     """
-    if not (Path(asked.source).expanduser() / "config.yaml").exists():
+    if not is_run(asked.source):
         return PublishedSource(asked)
     if given := asked.given_for_published_weights():
         raise ModelSourceError(

@@ -21,6 +21,7 @@ from confreg.experiments import assembly
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
 from confreg.languages.blocks import Blocks, Language
+from confreg.languages.model_sources import ModelSource
 from confreg.languages.sources import language_of, measured_blocks
 from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
 from confreg.models.checkpoints import newest_resumable, step_of, weights_sha256
@@ -29,7 +30,7 @@ from confreg.models.runs import save_blocks, save_tokenizer, saved_token_counts
 from confreg.models.swaps import swapped_parts
 from confreg.records.environment import now, reproducibility
 from confreg.records.run_folder import RunFolder
-from confreg.settings import ModelSettings, Settings
+from confreg.settings import PretrainedSettings, Settings
 from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
@@ -156,12 +157,13 @@ def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> 
 
 def _model_facts(settings: Settings, module: LanguageModule) -> dict[str, object]:
     """Its size, whether plain transformers has all of its parts, and the weights that a pretrained one began with."""
-    swapped = swapped_parts(module.model) if isinstance(settings.model, ModelSettings) else []
+    swapped = swapped_parts(module.model, settings.model)
     n_parameters = sum(each.numel() for each in module.parameters())
     facts: dict[str, object] = {"n_parameters": n_parameters, "loads_in_transformers": not swapped, "swapped": swapped}
-    if not isinstance(settings.model, ModelSettings):
+    if isinstance(settings.model, PretrainedSettings):
         n_trained = sum(each.numel() for each in module.parameters() if each.requires_grad)
         facts |= {"n_trained_parameters": n_trained, "began_with_sha256": weights_sha256(effective_model(module))}
+        facts |= {"source_kind": ModelSource.of(settings.model.source, settings.model.revision).kind}
     return facts
 
 

@@ -97,9 +97,19 @@ class ModelSource:
         )
 
 
+def is_run(source: str) -> bool:
+    """Whether a source is the folder of a run."""
+    return (Path(source).expanduser() / RUN_CONFIG).exists()
+
+
+def is_folder_of_models(folder: Path) -> bool:
+    """Whether a folder holds several models and is none itself."""
+    return folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*/config.json"))
+
+
 def _kind_of_path(path: Path, source: str) -> str:
     if path.is_dir():
-        if (path / RUN_CONFIG).exists():
+        if is_run(source):
             return "run"
         if any((path / each).exists() for each in ("config.json", "tokenizer.json", "tokenizer_config.json")):
             return "folder"

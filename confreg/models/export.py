@@ -43,8 +43,9 @@ def save_pretrained(run: str | Path, step: int, folder: str | Path, complete: Ca
     """
     run, folder = Path(run), Path(folder)
     _refuse_place(folder)
-    saved = SavedRun(run).at(step)
-    if swapped := swapped_parts(saved.model):
+    opened = SavedRun(run)
+    saved = opened.at(step)
+    if swapped := swapped_parts(saved.model, opened.settings.model):
         raise ExportError(
             f"{run} has parts that plain transformers' {type(saved.model).__name__} does not know ({'; '.join(swapped)}): it would open "
             f"with other predictions. Use confreg.open_run({str(run)!r}, {step}) instead, or "

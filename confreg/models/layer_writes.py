@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from confreg.models.families import blocks_of, down_projection, family_of, final_norm, output_rows
@@ -32,13 +32,21 @@ def layer_writes(model: PreTrainedModel) -> Iterator[Float[Tensor, "neuron d_mod
     family, final = family_of(model), read_norm(final_norm(model))
     multiplier = family.residual_multiplier(model.config)
     for layer, block in enumerate(blocks_of(model)):
-        behind = None if family.post_mlp_norm is None else block.get_submodule(family.post_mlp_norm)
-        yield final.centred(_written(output_rows(down_projection(model, layer)), behind, multiplier))
+        rows = output_rows(down_projection(model, layer))
+        behind = None if family.post_mlp_norm is None else read_norm(block.get_submodule(family.post_mlp_norm))
+        post = None if behind is None else PostMlpNorm.of(behind, rows, multiplier)
+        yield final.centred(written(rows, post, multiplier))
 
 
-def _written(rows: Float[Tensor, "neuron d_model"], behind: nn.Module | None, multiplier: float) -> Float[Tensor, "neuron d_model"]:
+def written(rows: Float[Tensor, "neuron d_model"], post: PostMlpNorm | None, multiplier: float) -> Float[Tensor, "neuron d_model"]:
+    """What the rows of a down projection add to the residual, in fp32 at least, the gain of the norm behind them folded in.
+
+    Args:
+        rows: as the model stores them.
+        post: the norm behind the MLP, made from these rows; None: there is none.
+        multiplier: the family's, of what the MLP adds; ``post`` holds it already.
+    """
     values = at_least_fp32(rows)
-    if behind is None:
-        return values if multiplier == 1.0 else multiplier * values
-    post = PostMlpNorm.of(read_norm(behind), rows, multiplier)
-    return (post.gain * post.rows).to(values.dtype)
+    if post is not None:
+        return (post.gain * post.rows).to(values.dtype)
+    return values if multiplier == 1.0 else multiplier * values

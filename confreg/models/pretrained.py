@@ -72,7 +72,7 @@ def _open_saved(source: ModelSource) -> PreTrainedModel:
         raise CheckpointError(f"{source.run} has no checkpoints; expected at least one.")
     asked = step_of(source.path) if source.kind == "checkpoint" else _step(source, run.steps)
     model = run.at(asked).model
-    if run.is_from_scratch and (swapped := swapped_parts(model)):
+    if swapped := swapped_parts(model, run.settings.model):
         raise ModelSourceError(f"{source.source} has parts that no other run can begin with: {'; '.join(swapped)}.")
     return model
 

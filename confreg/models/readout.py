@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from confreg.models.families import by_block, family_of, final_norm, last_down_projection, last_post_mlp_norm, n_layers, output_rows
+from confreg.models.layer_writes import written
 from confreg.models.norms import NormReading, read_norm
 from confreg.models.post_mlp_norm import PostMlpNorm
-from confreg.models.unembedding import at_least_fp32, effective_unembedding
+from confreg.models.unembedding import effective_unembedding
 from confreg.neurons.ablation import Ablation, Baseline, PostNorm
 from confreg.neurons.frequency import Frequency
 from confreg.neurons.writes import GroupWrites, NeuronWrites
@@ -52,15 +53,12 @@ class Readout:
         effective, bias = effective_unembedding(model, norm, vocabulary_size)
         mean, softcap = effective.mean(0), family.softcap(model.config)
         rows, behind = output_rows(last_down_projection(model)), last_post_mlp_norm(model)
-        multiplier, post = family.residual_multiplier(model.config), None
-        w_out = at_least_fp32(rows) if multiplier == 1.0 else multiplier * at_least_fp32(rows)
-        if behind is not None:
-            post = PostMlpNorm.of(read_norm(behind), rows, multiplier)
-            w_out = (post.gain * post.rows).to(w_out.dtype)
+        multiplier = family.residual_multiplier(model.config)
+        post = None if behind is None else PostMlpNorm.of(read_norm(behind), rows, multiplier)
         return cls(
             effective - mean,
             bias - bias.mean() if softcap is None else bias,
-            norm.centred(w_out),
+            norm.centred(written(rows, post, multiplier)),
             norm,
             n_layers(model) - 1,
             softcap,

@@ -21,7 +21,7 @@ from confreg.models.build import model_from
 from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps
 from confreg.records.durable import write_bytes_durably, write_folder_durably
 from confreg.records.run_folder import RunFolderError, load_settings
-from confreg.settings import ModelSettings, Settings, is_all_synthetic
+from confreg.settings import Settings, is_all_synthetic
 
 BLOCKS_FILE = "blocks.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
@@ -133,11 +133,6 @@ class SavedRun:
         model.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)})
         tokens_per_step = made_with.get("tokens_per_step")
         return SavedStep(without_adapters(model.eval()), None if tokens_per_step is None else step * tokens_per_step)
-
-    @property
-    def is_from_scratch(self) -> bool:
-        """Whether it began with weights of its own."""
-        return isinstance(self.settings.model, ModelSettings)
 
     @cached_property
     def blocks(self) -> Blocks:

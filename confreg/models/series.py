@@ -14,7 +14,7 @@ from huggingface_hub.errors import CacheNotFound
 from transformers import PreTrainedModel
 
 from confreg.clock import clock_steps
-from confreg.languages.model_sources import ModelSource, ModelSourceError
+from confreg.languages.model_sources import ModelSource, ModelSourceError, is_folder_of_models
 from confreg.models.families import family_of
 from confreg.models.pretrained import open_source
 from confreg.settings import PretrainedSettings
@@ -22,6 +22,7 @@ from confreg.settings import PretrainedSettings
 STEP = re.compile(r"step[-_=]?(\d+)", re.IGNORECASE)
 LAST_NUMBER = re.compile(r"(\d+)$")
 PATTERN = re.compile(r"[*?\[]")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 N_SHOWN = 5
 
 
@@ -64,7 +65,9 @@ class PublishedModel:
                 self._delete_download()
 
     def _is_cached(self) -> bool:
-        return isinstance(try_to_load_from_cache(self.place.source, "config.json", revision=self.place.revision or "main"), str)
+        """Whether its weights are: the tokenizer has brought the configuration already."""
+        revision = self.place.revision or "main"
+        return any(isinstance(try_to_load_from_cache(self.place.source, name, revision=revision), str) for name in WEIGHTS)
 
     def _delete_download(self) -> None:
         """The revision's files; those that other revisions share stay."""
@@ -103,11 +106,6 @@ def published_models(source: str, revisions: Sequence[str] = (), per_doubling: i
         places = {name: ModelSource.of(source, name if revisions else None) for name in names}
     found = _in_order(places, source)
     return found if per_doubling is None else _thinned(found, per_doubling, source)
-
-
-def is_folder_of_models(folder: Path) -> bool:
-    """Whether a folder holds several models and is none itself."""
-    return folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*/config.json"))
 
 
 def step_in(name: str) -> int | None:

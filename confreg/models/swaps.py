@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from confreg.models.families import family_of, norm_paths
 from confreg.models.norms import NORMS, kind_of_norm, read_norm
-from confreg.settings import ModelSettings
+from confreg.settings import ModelChoice, ModelSettings, PretrainedSettings
 
 CALIBRATION_BLOCKS, CALIBRATION_TOKENS = 8, 64  # of random tokens: at the start the scale hardly differs between positions
 
@@ -65,8 +65,15 @@ def _mean_scales(model: PreTrainedModel, paths: list[str], block_length: int, se
     return scales
 
 
-def swapped_parts(model: PreTrainedModel) -> list[str]:
-    """What a model has that its family in plain transformers does not; empty where plain transformers can load its weights."""
+def swapped_parts(model: PreTrainedModel, settings: ModelChoice | None = None) -> list[str]:
+    """What a model has that its family in plain transformers does not; empty where plain transformers can load its weights.
+
+    Args:
+        model: of a family that is trained from scratch.
+        settings: what it began as: in a pretrained model nothing was exchanged. None: from scratch.
+    """
+    if isinstance(settings, PretrainedSettings):
+        return []
     *inner, final = (kind_of_norm(model.get_submodule(path)) for path in norm_paths(model))
     own = family_of(model).norm
     swapped = [f"norms of the blocks: {name}" for name in sorted({*inner} - {own})]

@@ -39,7 +39,7 @@ def make_run(tmp_path: Path, tiny_blocks: Blocks, tiny_counts: torch.Tensor, mon
     """A function that writes what a run leaves at two steps: checkpoints of random weights, and what is measured on them."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(
-        "confreg.experiments.export_run.command_of", lambda settings: f"confreg-train seed={settings.seed}"
+        "confreg.experiments.export_run.command_of", lambda settings, facts: f"confreg-train seed={settings.seed}"
     )  # a second each
 
     def make(tokenizer: bool = True, measured: tuple[int, ...] = STEPS, records: str = "", **model: Any) -> Path:
@@ -235,7 +235,7 @@ def test_version_and_help_are_told(flag: str, said: str, capsys: Any) -> None:
 )
 def test_the_command_of_the_card_composes_the_same_configuration(overrides: list[str]) -> None:
     settings = compose_settings(overrides)
-    command = command_of(settings)
+    command = command_of(settings, {})
     assert command is not None
     program, *arguments = shlex.split(command)
     assert program == "confreg-train"
@@ -243,6 +243,15 @@ def test_the_command_of_the_card_composes_the_same_configuration(overrides: list
 
 
 def test_the_command_names_a_text_by_its_last_part_and_says_nothing_where_it_could_not_be_true() -> None:
-    assert command_of(compose_settings(["data=text", "data.source=/home/somebody/texts"])) == "confreg-train data=text data.source=texts"
+    assert (
+        command_of(compose_settings(["data=text", "data.source=/home/somebody/texts"]), {}) == "confreg-train data=text data.source=texts"
+    )
     own_part = ["data=mixture", "+data.parts.mine={text: {source: mine}}"]
-    assert command_of(compose_settings(own_part)) is None
+    assert command_of(compose_settings(own_part), {}) is None
+
+
+def test_a_name_on_the_hub_is_told_whole_and_a_path_by_its_last_part():
+    settings = compose_settings(["model=lora", "model.source=somebody/small", "data=text", "data.source=x", "optimizer.learning_rate=1e-4"])
+    expected = "confreg-train data=text model=lora model.source={} data.source=x optimizer.learning_rate=0.0001"
+    assert command_of(settings, {"model": {"source_kind": "hub"}}).replace("'", "").replace('"', "") == expected.format("somebody/small")
+    assert command_of(settings, {"model": {"source_kind": "folder"}}).replace("'", "").replace('"', "") == expected.format("small")

@@ -12,6 +12,7 @@ from confreg import open_run
 from confreg.experiments import training_run
 from confreg.experiments.command_line import run_command
 from confreg.experiments.composition import check_model_names, compose_settings
+from confreg.experiments.export_run import export_run
 from confreg.experiments.measure_source import measure_source
 from confreg.experiments.training_run import train
 from confreg.languages.model_sources import ModelSourceError
@@ -104,6 +105,21 @@ def test_a_run_opens_and_exports_without_its_source(fine_tune, tmp_path):
     save_pretrained(run, 4, tmp_path / "exported")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     assert torch.equal(exported(input_ids=blocks.measured).logits, model(input_ids=blocks.measured).logits)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "lora_of_gpt2", pytest.param("post_norm", marks=pytest.mark.heavy)])
+def test_the_card_of_an_exported_run_tells_with_which_weights_it_began(fine_tune, kind, tmp_path):
+    run, source = fine_tune(kind)
+    folder = export_run(run, None, tmp_path / "exported")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    sha256 = json.loads((run / "run.json").read_text())["model"]["began_with_sha256"]
+    assert f"It began with the weights of {source.name} (SHA-256 {sha256[:12]}…) and was trained on" in card.replace("\\", "")
+    assert ("low-rank changes" in card) == ("lora" in kind)
+    assert "from scratch" not in card
+    assert str(source.parent) not in card
+    assert f"model={'lora' if 'lora' in kind else 'pretrained'} model.source={source.name}" in card.replace("\\", "").replace('"', "")
+    exported, model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), open_model(run, 4)
+    assert weights_sha256(exported) == weights_sha256(model)
 
 
 def test_low_rank_changes_leave_all_other_weights_alone(fine_tune):

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from confreg.figures.model_card.card import card_text, write_model_card
 from confreg.figures.model_card.subject import CardSubject, records_until
-from confreg.figures.model_card.words import source_name
+from confreg.figures.model_card.words import model_facts, shared_configuration, source_name, training_text
 from confreg.figures.run_records import ReportError
 from confreg.records.store import RecordStore
 
@@ -226,3 +226,16 @@ def test_without_a_tokenizer_the_example_reads_token_ids(finished_run: Path) -> 
     text = text_of(subject_of(finished_run, has_tokenizer=False))
     assert "AutoTokenizer" not in text
     assert "The run kept no tokenizer" in text
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("hub", "somebody/small"), ("folder", "small")])
+def test_weights_that_a_run_began_with_are_told_by_a_name_and_never_by_a_path(make_run: Callable, kind: str, shown: str) -> None:
+    config = {"model": {"source": "somebody/small", "revision": "step8", "lora": None, "tokenizer": "somebody/tokens"}}
+    facts = {"language": TEXT, "model": {"source_kind": kind, "began_with_sha256": "ab" * 32}}
+    [about] = training_text(facts, config)
+    assert about.startswith(
+        f"It began with the weights of {shown} (SHA-256 abababababab…) and was trained on, all of them, on the text sotu"
+    )
+    assert dict(model_facts(subject_of(make_run(), config=config, facts=facts)))["began with"] == f"{shown} at step8"
+    shared = shared_configuration(config, facts)["model"]
+    assert (shared["source"], shared["tokenizer"]) == (shown, "tokens")

@@ -72,9 +72,10 @@ def front_matter(card: CardSubject) -> dict[str, object]:
 
 
 def _about(card: CardSubject) -> Iterator[str]:
-    family = setting_of(card.config, "model.family", "causal")
+    family = setting_of(card.config, "model.family")
+    of_family = f" of the family {plain(family)}" if family else ""
     yield (
-        f"A small language model of the family {plain(family)}, with a measurement of the last-layer neurons that regulate its confidence: "
+        f"A language model{of_family}, with a measurement of the last-layer neurons that regulate its confidence: "
         f"entropy neurons, which act through the final norm, and token-frequency neurons ({PAPER}). Entropies, losses and effects are in "
         "nats. It was trained, measured and exported with confreg."
     )
@@ -127,5 +128,5 @@ def _origin(card: CardSubject) -> Iterator[str]:
         "On the same machine the same configuration, versions and number of threads give the same bits. The configuration, without what is "
         "about that machine:"
     )
-    configuration = yaml.safe_dump(shared_configuration(card.config), sort_keys=False, allow_unicode=True)
+    configuration = yaml.safe_dump(shared_configuration(card.config, card.facts), sort_keys=False, allow_unicode=True)
     yield f"<details><summary>config.yaml</summary>\n\n{code_block(configuration, 'yaml')}\n\n</details>"

@@ -10,6 +10,7 @@ from confreg.figures.findings import large_number
 from confreg.figures.model_card.subject import CardSubject
 from confreg.figures.run_records import setting_of
 
+PLACES = ("source", "tokenizer", "counts")  # settings that may hold a path
 NOT_OF_THE_MODEL = ("logger", "run", "resume")  # where its owner kept it
 
 
@@ -27,6 +28,7 @@ def model_facts(card: CardSubject) -> list[tuple[str, str]]:
     of_all = f" of {ends or planned:,}" if isinstance(ends or planned, int) else ""
     facts = {
         "family": setting_of(config, "model.family"),
+        "began with": _named(setting_of(config, "model.source"), setting_of(config, "model.revision"), card.facts),
         **{name.replace("`", ""): setting_of(config, f"model.{key}") for name, key in sizes.items()},
         "unembedding": {True: "tied to the embedding", False: "of its own"}.get(setting_of(config, "model.tied")),
         "parameters": f"{card.n_parameters:,}",
@@ -40,6 +42,19 @@ def model_facts(card: CardSubject) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items() if value is not None]
 
 
+def _named(source: Any, revision: Any, facts: Mapping[str, Any]) -> str | None:
+    return None if source is None else _model_name(source, facts) + (f" at {revision}" if revision else "")
+
+
+def _model_name(source: Any, facts: Mapping[str, Any]) -> str:
+    return str(source) if began_on_hub(facts) else source_name(str(source))
+
+
+def began_on_hub(facts: Mapping[str, Any]) -> bool:
+    """Whether the weights that a run began with have a name that everybody may see, and not a path."""
+    return bool(setting_of(dict(facts), "model.source_kind") == "hub")
+
+
 def _with_unit(value: Any, unit: str) -> str | None:
     return None if value is None else f"{value:,} {unit}" if isinstance(value, int) else f"{value} {unit}"
 
@@ -51,12 +66,22 @@ def training_text(facts: Mapping[str, Any], config: Mapping[str, Any]) -> Iterat
         yield "What it was trained on is not known: the run has no run.json that says so."
         return
     if language["kind"] != "mixture":
-        yield f"It was trained from scratch on {_language(language, setting_of(dict(config), 'data', {}))}."
+        yield f"{_beginning(facts, config)} on {_language(language, setting_of(dict(config), 'data', {}))}."
         return
-    yield "It was trained from scratch on a mixture:"
+    yield f"{_beginning(facts, config)} on a mixture:"
     for name, part in setting_of(dict(language), "parts", {}).items():
         share = f"{part['share_of_blocks']:.0%} of the blocks, " if "share_of_blocks" in part else ""
         yield f"{name}: {share}{_language(part, {})}."
+
+
+def _beginning(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """From scratch, or with which weights, and how these were trained."""
+    source, sha256 = setting_of(dict(config), "model.source"), setting_of(dict(facts), "model.began_with_sha256")
+    if source is None:
+        return "It was trained from scratch"
+    how = "all of them," if setting_of(dict(config), "model.lora") is None else "by low-rank changes, which are added up here,"
+    known = f" (SHA-256 {str(sha256)[:12]}…)" if sha256 else ""
+    return f"It began with the weights of {_model_name(source, facts)}{known} and was trained on, {how}"
 
 
 def _language(language: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -96,16 +121,19 @@ def source_name(source: str) -> str:
     return f"hub:./{Path(path).name}" if is_dataset else Path(path).name
 
 
-def shared_configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+def shared_configuration(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without what is about its owner's machine: where the run and its caches lie, loggers, folders of texts."""
-    return {key: _shared(value) for key, value in config.items() if key not in NOT_OF_THE_MODEL}
+    shared = {key: _shared(value) for key, value in config.items() if key not in NOT_OF_THE_MODEL}
+    if began_on_hub(facts):
+        shared["model"]["source"] = config["model"]["source"]
+    return shared
 
 
 def _shared(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     kept = {key: _shared(each) for key, each in value.items() if key != "cache"}
-    return {key: source_name(each) if key == "source" and isinstance(each, str) else each for key, each in kept.items()}
+    return {key: source_name(each) if key in PLACES and isinstance(each, str) else each for key, each in kept.items()}
 
 
 def provenance(card: CardSubject) -> list[tuple[str, str]]:
