@@ -17,9 +17,12 @@ from confreg.measurement import check_inputs, measured_form
 from confreg.models.plain_model import causal_model
 from confreg.models.readout import Readout, ScoredTokens, capture
 from confreg.neurons.ablation import Ablation, Baseline, Wanted
+from confreg.neurons.effect_sizes import TENSORS_OF_A_PAIR, TENSORS_OF_A_POSITION, EffectSizes
 from confreg.neurons.effect_sums import EffectSums, Floors, columns_of
-from confreg.neurons.effects import MOST_POSITIONS, TENSORS_OF_A_PAIR, TENSORS_OF_A_POSITION, Effects
+from confreg.neurons.effects import Effects
 from confreg.neurons.frequency import Frequency
+from confreg.neurons.moment_weights import tensors_of_series
+from confreg.neurons.orders import ORDERS
 from confreg.neurons.summaries import POSITION_VALUES
 from confreg.neurons.weights import TokenMoments
 from confreg.pass_sums import FOR_THE_RULES, WANTED
@@ -118,11 +121,9 @@ class _Probe:
         of_a_block = of.blocks.measured[:, :TOKENS_OF_PROBE]
         self.blocks = of_a_block[: math.ceil(n_probed / of_a_block.shape[1])].to(self.model.device)
         self.many = min(n_probed, self.blocks.numel())
-        of_the_effects = of.memory_bytes // 4  # as ScoredPass and Effects share it out
-        at_once = min(MOST_POSITIONS, self.sizes.positions, of_the_effects // (TENSORS_OF_A_POSITION * self.size * self.n_vocabulary))
-        self.positions_at_once = max(1, min(at_once, self.sizes.blocks * int(of.scored.sum(1).max())))
-        in_memory = of_the_effects // (TENSORS_OF_A_PAIR * self.size * self.positions_at_once)
-        self.neurons_at_once = max(1, min(in_memory, self.readout.writes(self.readout.w_out).most_at_once))
+        at_once = min(self.sizes.positions, self.sizes.blocks * int(of.scored.sum(1).max()))
+        self.at_once = EffectSizes.of(of.memory_bytes // 2, at_once, self.n_vocabulary, self.size)  # as ScoredPass shares it out
+        self.neurons_at_once = max(1, min(self.at_once.neurons, self.readout.writes(self.readout.w_out).most_at_once))
 
     def seconds(self) -> float:
         """Of the whole measurement."""
@@ -131,7 +132,7 @@ class _Probe:
             (max(1, self.many // 4), self.many), (max(1, self.wide // 4), self.wide), lambda p, n: self._effects(tokens, p, n)
         )
         of_rules = self._effects(tokens, self.many, self.wide, FOR_THE_RULES) / max(1e-9, self._effects(tokens, self.many, self.wide))
-        n_parts = math.ceil(self.n_positions / self.positions_at_once)
+        n_parts = math.ceil(self.n_positions / self.at_once.positions)
         n_cuts = math.ceil(self.n_neurons / self.neurons_at_once)
         of_neurons = law.neuron * self.n_neurons * n_parts + law.pair * self.n_neurons * self.n_positions
         effects = law.position * self.n_positions + (1 + draws * of_rules) * (of_neurons + law.start * n_parts * n_cuts)
@@ -152,7 +153,8 @@ class _Probe:
     def _values_of_a_part(self) -> float:
         at_once = min(self.sizes.positions, self.sizes.blocks * int(self.of.scored.sum(1).max()), self.n_positions)
         n_neurons = min(self.n_neurons, self.neurons_at_once)
-        in_effects = self.positions_at_once * (TENSORS_OF_A_POSITION * self.n_vocabulary + TENSORS_OF_A_PAIR * n_neurons)
+        of_series = min(self.at_once.series, n_neurons * tensors_of_series(ORDERS[-1]))
+        in_effects = self.at_once.positions * (TENSORS_OF_A_POSITION * self.n_vocabulary + TENSORS_OF_A_PAIR * n_neurons + of_series)
         draws = max(1, min(self.of.request.control_draws, self.sizes.draws))
         return at_once * (PartSizes.values_of_a_position(self.n_vocabulary, draws * self.n_neurons)) + in_effects
 

@@ -26,6 +26,8 @@ class Baseline:
 
     def logits(self, tokens: slice = slice(None)) -> Float[Tensor, "position part"]:
         """Of the unablated prediction, for some of the vocabulary."""
+        if self.has_scaled_logits:
+            return self.scaled_logits[:, tokens]
         logits = self.scaled_logits[:, tokens] + self.output_bias[tokens]
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
@@ -71,7 +73,7 @@ class PostNorm:
         along_itself = 2 * self.residual_along.unsqueeze(1) + self.norm_change * self.square.unsqueeze(1)
         return self.norm_change * (along_itself + 2 * self.write_change * self.along_write)
 
-    def part(self, positions: slice, neurons: slice) -> PostNorm:
+    def part(self, positions: slice, neurons: slice | Tensor) -> PostNorm:
         """The same for some of the positions and neurons."""
         return PostNorm(
             self.norm_change[positions, neurons],
@@ -110,21 +112,22 @@ class Ablation:
         """The final norm's scale after the replacement; its epsilon is part of the scale before."""
         if self.scale_is_fixed:
             return before.unsqueeze(1).expand_as(self.activation_change)
-        return (before.square().unsqueeze(1) + self._growth()).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
+        return (before.square().unsqueeze(1) + self._growth).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
 
     def shrink(self, before: Float[Tensor, "position"], after: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
         """s / s' - 1 of the two scales, without the cancellation that would cost a small effect its digits in fp32."""
         if self.scale_is_fixed:
             return torch.zeros_like(after)
-        return -self._growth() / (after * (before.unsqueeze(1) + after))
+        return -self._growth / (after * (before.unsqueeze(1) + after))
 
+    @cached_property
     def _growth(self) -> Float[Tensor, "position neuron"]:
         """s'² - s²."""
         change = self.write_change
         growth = 2 * change * self.residual_along_write + change.square() * self.write_norm.square()
         return (growth if self.post is None else growth + self.post.growth()) / self.d_model
 
-    def part(self, positions: slice, neurons: slice) -> Ablation:
+    def part(self, positions: slice, neurons: slice | Tensor) -> Ablation:
         """The same for some of the positions and neurons."""
         return Ablation(
             self.activation_change[positions, neurons],

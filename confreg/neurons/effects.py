@@ -19,28 +19,29 @@ Source: arXiv 2406.16254, Eqs. 4 to 7, for what is measured; the closed form and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from confreg.neurons.ablation import Ablation, Baseline, EffectChanges, Wanted
+from confreg.neurons.effect_sizes import EffectSizes
 from confreg.neurons.exact import exact_changes
 from confreg.neurons.expanded import Changes, expanded_changes
 from confreg.neurons.fields import PositionFields
+from confreg.neurons.moment_weights import tensors_of_series
 from confreg.neurons.moments import Moments, SharedMoments
 from confreg.neurons.orders import cheapest_orders, reaches
 from confreg.neurons.ranks import Neighbours, reciprocal_rank_change
-from confreg.neurons.reach import Extent, Reach
+from confreg.neurons.reach import Reach
 from confreg.neurons.series import Coefficients
 from confreg.neurons.temperatures import Temperatures
 from confreg.neurons.writes import NeuronWrites, slices
 
-MOST_POSITIONS = 1024  # at once
 ELEMENTS_OF_ROWS = 2**18  # pair x vocabulary at once: small enough for a core's cache
-TENSORS_OF_A_PAIR = 300  # moments and their sums, at the highest order
-TENSORS_OF_A_POSITION = 12  # of the vocabulary's size
 
 
 def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, wanted: Wanted | None = None) -> EffectChanges:
@@ -57,10 +58,10 @@ class Effects:
     """
 
     def __init__(self, baseline: Baseline, memory_bytes: int = 2**29) -> None:
-        self.baseline, self.memory_bytes = baseline, memory_bytes
-        (n_positions, n_vocabulary), size = baseline.scaled_logits.shape, baseline.scaled_logits.element_size()
-        n_at_once = min(MOST_POSITIONS, memory_bytes // 2 // (TENSORS_OF_A_POSITION * size * n_vocabulary))
-        self.parts = {(part.start, part.stop): _Positions(baseline.part(part)) for part in slices(n_positions, n_at_once)}
+        self.baseline, (n_positions, n_vocabulary) = baseline, baseline.scaled_logits.shape
+        self.sizes = EffectSizes.of(memory_bytes, n_positions, n_vocabulary, baseline.scaled_logits.element_size())
+        parts = slices(n_positions, self.sizes.positions)
+        self.parts = {(part.start, part.stop): _Positions(baseline.part(part), self.sizes) for part in parts}
 
     def of(self, ablation: Ablation, wanted: Wanted | None = None) -> EffectChanges:
         """Exact changes for every pair of position and neuron.
@@ -74,7 +75,8 @@ class Effects:
         """
         wanted, shape = wanted or Wanted(), ablation.activation_change.shape
         changes = {name: self.baseline.scaled_logits.new_empty(shape) for name in wanted.names()}
-        for neurons in slices(shape[1], self._neurons_at_once(ablation)):  # what they write to all tokens is computed once for all parts
+        n_at_once = min(self.sizes.neurons, ablation.writes.most_at_once)  # what they write to all tokens is known to all parts
+        for neurons in slices(shape[1], n_at_once):
             some = ablation.part(slice(None), neurons).prepared()
             for (start, stop), there in self.parts.items():
                 for name, values in _changes(there, some.part(slice(start, stop), slice(None)), wanted).items():
@@ -83,18 +85,12 @@ class Effects:
                     there.forget_the_vocabulary()
         return EffectChanges(**changes)
 
-    def _neurons_at_once(self, ablation: Ablation) -> int:
-        """As many as the memory holds with the longest part, and whose writes are kept."""
-        longest = max((stop - start for start, stop in self.parts), default=1)
-        fitting = self.memory_bytes // 2 // (TENSORS_OF_A_PAIR * self.baseline.scaled_logits.element_size() * longest)
-        return min(fitting, ablation.writes.most_at_once)
-
 
 class _Positions:
     """Some positions, with what several ablations need of them."""
 
-    def __init__(self, baseline: Baseline) -> None:
-        self.baseline = baseline
+    def __init__(self, baseline: Baseline, sizes: EffectSizes) -> None:
+        self.baseline, self.sizes = baseline, sizes
 
     @cached_property
     def fields(self) -> PositionFields:
@@ -120,73 +116,112 @@ class _Positions:
         logits = self.baseline.logits()
         return (logits > logits.gather(-1, self.baseline.targets.unsqueeze(-1))).sum(-1, keepdim=True)
 
-    def shared_moments(self, writes: NeuronWrites, every_variant: bool) -> SharedMoments:
-        """Those that all neurons with this unembedding share."""
+    def shared_moments(self, unembedding: Tensor, wanted: Wanted) -> SharedMoments:
+        """Those that all neurons with this unembedding share, and perhaps more."""
         known = self.__dict__.get("_shared")
-        if known is None or known.unembedding is not writes.unembedding or known.every_variant != every_variant:
-            known = self.__dict__["_shared"] = SharedMoments(self.fields, writes.unembedding, every_variant)
+        if known is None or known.unembedding is not unembedding or not known.has_all(wanted.every_variant, wanted.temperature):
+            known = self.__dict__["_shared"] = SharedMoments(self.fields, unembedding, wanted.every_variant, wanted.temperature)
         return known
 
 
 def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
     """All changes of some positions and neurons."""
     at = coefficients(there.fields, ablation)
-    changes = {name: at.scaled.new_empty(at.scaled.shape) for name in wanted.names()}
-    is_done = torch.zeros_like(at.scaled, dtype=torch.bool)
-    writes = _linear_writes(there, ablation)
-    if writes is not None:
-        reach = Reach.of(there.fields, writes, at)
-        is_done = _fill_from_series(changes, there, (writes, at, reach.every), wanted)
-    position, neuron = (~is_done).nonzero(as_tuple=True)
+    writes = ablation.writes
+    if ablation.post is not None or there.baseline.softcap is not None or not isinstance(writes, NeuronWrites):
+        changes = {name: at.scaled.new_empty(at.scaled.shape) for name in wanted.names()}
+        _fill_whole_rows(changes, there, (ablation, at), torch.ones_like(at.scaled, dtype=torch.bool), wanted)
+        return changes
+    reach = Reach.of(there.fields, writes, at)
+    orders = cheapest_orders(reach.every, ablation.d_model, there.baseline.scaled_logits.shape[1], there.baseline.has_scaled_logits)
+    if (orders == orders[0]).all():
+        return _Linear(there, ablation, writes, at, reach, orders).changes(wanted)
+    orders, by_order = orders.sort(stable=True)  # side by side, neurons of one order are a view
+    some, at, reach = ablation.part(slice(None), by_order), at.part((slice(None), by_order)), reach.of_neurons(by_order)
+    assert isinstance(some.writes, NeuronWrites)
+    changes, as_before = _Linear(there, some, some.writes, at, reach, orders).changes(wanted), by_order.argsort()
+    return {name: values.index_select(1, as_before) for name, values in changes.items()}
+
+
+def _fill_whole_rows(
+    changes: Changes, there: _Positions, of_pairs: tuple[Ablation, Coefficients], pairs: Bool[Tensor, "position neuron"], wanted: Wanted
+) -> None:
+    """Write what the whole rows of some pairs say into ``changes``; a temperature is found elsewhere where series may tell it."""
+    ablation, at = of_pairs
+    with_temperature = "divergence_from_temperature" in changes
+    position, neuron = pairs.nonzero(as_tuple=True)
     for part in slices(len(position), ELEMENTS_OF_ROWS // there.fields.baseline.scaled_logits.shape[1]):
         pair = position[part], neuron[part]
-        for name, values in exact_changes(there.fields, ablation, at, pair, wanted, writes is None).items():
+        for name, values in exact_changes(there.fields, ablation, at, pair, wanted, with_temperature).items():
             changes[name][pair] = values
-    if wanted.temperature and writes is not None:
-        changes["divergence_from_temperature"][~is_done] = torch.nan
-        nearby = changes["divergence_from_temperature"]
-        Temperatures(there.fields, writes, at).improve(nearby, changes["divergence"], reach.total)
-    return changes
 
 
-def _linear_writes(there: _Positions, ablation: Ablation) -> NeuronWrites | None:
-    """The writes, where the change of the logits is linear in them."""
-    is_linear = ablation.post is None and there.baseline.softcap is None
-    return ablation.writes if is_linear and isinstance(ablation.writes, NeuronWrites) else None
+@dataclass(frozen=True)
+class _Linear:
+    """Some positions and neurons, in the order of their series, whose changes of the logits are linear in the write."""
+
+    there: _Positions
+    ablation: Ablation
+    writes: NeuronWrites
+    at: Coefficients
+    reach: Reach
+    order: Int[Tensor, "neuron"]  # ascending; 0: no series, all whole rows
+
+    def changes(self, wanted: Wanted) -> Changes:
+        """All of them."""
+        changes, is_done = self._from_series(wanted)
+        if wanted.ranks:
+            changes |= self._ranks(is_done)
+        nearby = changes.pop("divergence_from_temperature", None)
+        _fill_whole_rows(changes, self.there, (self.ablation, self.at), ~is_done, wanted)
+        if nearby is not None:
+            changes["divergence_from_temperature"] = nearby.masked_fill_(~is_done, torch.nan)
+            Temperatures(self.there.fields, self.writes, self.at).improve(nearby, changes["divergence"], self.reach.total)
+        return changes
+
+    def _from_series(self, wanted: Wanted) -> tuple[Changes, Bool[Tensor, "position neuron"]]:
+        """What series say, but for ranks, and for which pairs that is all; of the others it is not to be used."""
+        groups, extent = self._groups(), self.reach.every
+        without = groups.pop(0, slice(0, 0))
+        names = [name for name in wanted.names() if name not in ("argmax", "reciprocal_rank")]
+        found = [{name: torch.empty_like(self.at.scaled[:, without]) for name in names}]
+        is_done = [torch.zeros_like(found[0]["loss"], dtype=torch.bool)]
+        for order, neurons, moments in self._moments(groups, wanted):
+            every = slice(None), neurons
+            found.append(expanded_changes(self.there.fields, self.writes.part(neurons), self.at.part(every), moments, wanted))
+            is_done.append(reaches(order, extent.part(*every)))
+        return {name: _side_by_side([each[name] for each in found]) for name in names}, _side_by_side(is_done)
+
+    def _moments(self, groups: dict[int, slice], wanted: Wanted) -> Iterator[tuple[int, slice, Moments]]:
+        """Of as many neurons at once as the memory holds."""
+        is_folded = self.there.baseline.has_scaled_logits
+        tensors = {order: tensors_of_series(order, wanted.every_variant, is_folded) for order in groups}
+        for batch in self.there.sizes.batches(groups, tensors):
+            shared = self.there.shared_moments(self.writes.unembedding, wanted)
+            parts = {order: self.writes.part(neurons) for order, neurons in batch.items()}
+            for order, moments in Moments.of_groups(shared, parts, wanted.temperature):
+                yield order, batch[order], moments
+
+    def _groups(self) -> dict[int, slice]:
+        """Which neurons have which order."""
+        orders, sizes = self.order.unique_consecutive(return_counts=True)
+        ends = sizes.cumsum(0).tolist()
+        return {order: slice(start, end) for order, start, end in zip(orders.tolist(), [0, *ends[:-1]], ends, strict=True)}
+
+    def _ranks(self, is_done: Bool[Tensor, "position neuron"]) -> Changes:
+        """Arg max and rank; of pairs that are not done they are not to be used."""
+        there, dtype = self.there, self.at.scaled.dtype
+        is_top = (there.baseline.targets == there.fields.top).unsqueeze(-1)
+        above_top = there.near_top.more_above(self.writes, self.at, is_done)
+        above_target = torch.where(is_top, above_top, there.near_target.more_above(self.writes, self.at, is_done & ~is_top))
+        before = there.rank.expand_as(above_target)
+        return {"argmax": (above_top > 0).to(dtype), "reciprocal_rank": reciprocal_rank_change(before, before + above_target, dtype)}
 
 
-def _fill_from_series(
-    changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Extent], wanted: Wanted
-) -> Bool[Tensor, "position neuron"]:
-    """Write what series reach into ``changes``, and return for which pairs all of them are done."""
-    writes, at, extent = of_pairs
-    n_vocabulary, d_model = writes.unembedding.shape
-    order_of_neuron = cheapest_orders(extent, d_model, n_vocabulary, there.baseline.has_scaled_logits)
-    groups = {int(order): (order_of_neuron == order).nonzero()[:, 0] for order in order_of_neuron.unique() if order}
-    is_done = torch.zeros_like(extent.largest, dtype=torch.bool)
-    if not groups:
-        return is_done
-    parts = {order: writes.part(neurons) for order, neurons in groups.items()}
-    for order, moments in Moments.of_groups(there.shared_moments(writes, wanted.every_variant), parts):
-        every = slice(None), groups[order]
-        found = expanded_changes(there.fields, parts[order], at.part(every), moments, wanted)
-        for name, values in found.items():
-            changes[name][every] = values
-        is_done[every] = reaches(order, extent)[every]
-    if wanted.ranks:
-        _fill_ranks(changes, there, (writes, at, is_done))
-    return is_done
-
-
-def _fill_ranks(changes: Changes, there: _Positions, of_pairs: tuple[NeuronWrites, Coefficients, Tensor]) -> None:
-    """Arg max and rank of the pairs that are done otherwise."""
-    writes, at, pairs = of_pairs
-    is_top = (there.baseline.targets == there.fields.top).unsqueeze(-1)
-    above_top = there.near_top.more_above(writes, at, pairs)
-    above_target = torch.where(is_top, above_top, there.near_target.more_above(writes, at, pairs & ~is_top))
-    changes["argmax"].copy_(above_top > 0)
-    before, dtype = there.rank.expand_as(above_target), changes["reciprocal_rank"].dtype
-    changes["reciprocal_rank"].copy_(reciprocal_rank_change(before, before + above_target, dtype))
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """Neurons of several parts; of a single one no copy is made."""
+    some = [part for part in parts if part.shape[1]]
+    return some[0] if len(some) == 1 else torch.cat(some, dim=1)
 
 
 def coefficients(fields: PositionFields, ablation: Ablation) -> Coefficients:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from confreg.neurons.ablation import Wanted
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.moments import Moments, Weight
+from confreg.neurons.moment_weights import Weight
+from confreg.neurons.moments import Moments
 from confreg.neurons.orders import TRUNCATION_NATS, first_term_left_out
 from confreg.neurons.series import Coefficients, Series
 from confreg.neurons.writes import NeuronWrites
@@ -44,13 +45,13 @@ class _CentredAt:
         return cls((scaled - fields.mean_scaled).unsqueeze(-1), write, (log_frequency - fields.mean_log_frequency).unsqueeze(-1))
 
     def total(self, at: Coefficients) -> Tensor:
-        return at.scaled * self.scaled + at.write * self.write
+        return torch.addcmul(at.scaled * self.scaled, at.write, self.write)
 
     def frozen_norm(self, at: Coefficients) -> Tensor:
         return at.write_frozen_norm * self.write
 
     def frozen_frequency(self, at: Coefficients) -> Tensor:
-        return self.total(at) + at.log_frequency * self.log_frequency
+        return self.total(at).addcmul_(at.log_frequency, self.log_frequency)
 
 
 def expanded_changes(fields: PositionFields, writes: NeuronWrites, at: Coefficients, moments: Moments, wanted: Wanted) -> Changes:
@@ -82,7 +83,7 @@ def expanded_changes(fields: PositionFields, writes: NeuronWrites, at: Coefficie
 
 def _least_divergence(fields: PositionFields, series: Series, divergence: Float[Tensor, "position neuron"]) -> Tensor:
     """That from the best temperature; where it changes the logits by more than the series describes, nan."""
-    theta, variance = series.temperature_change.abs(), series.of_weight[Weight(2)][0]
+    theta, variance = series.temperature_change.abs(), series.moments.of(Weight(2))[0]
     spread = torch.maximum(theta * variance.clamp(min=0).sqrt(), (2 * divergence.clamp(min=0)).sqrt())  # the change's own beside it
     error = first_term_left_out(series.order + 1, theta * fields.largest_logit, spread)
     return torch.where(error <= TRUNCATION_NATS[error.dtype], series.least_divergence(divergence), torch.nan)

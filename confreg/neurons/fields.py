@@ -57,10 +57,14 @@ class PositionFields:
         logits = baseline.logits()
         log_partition = logits.logsumexp(-1)
         p = (logits - log_partition.unsqueeze(-1)).exp()
-        fields = baseline.scaled_logits, logits, baseline.frequency_log_probs
         mass = p.sum(-1, dtype=torch.float64)  # 1 but for the rounding of the partition, which a mean of many nats would feel
-        means = (((p * each).sum(-1, dtype=torch.float64) / mass).to(logits.dtype) for each in fields)
-        return cls(baseline, log_partition, *means)
+
+        def mean(field: Float[Tensor, "*position vocab"]) -> Float[Tensor, "position"]:
+            return ((p * field).sum(-1, dtype=torch.float64) / mass).to(logits.dtype)
+
+        of_logits = mean(logits)
+        of_scaled = of_logits if baseline.has_scaled_logits else mean(baseline.scaled_logits)
+        return cls(baseline, log_partition, of_scaled, of_logits, mean(baseline.frequency_log_probs))
 
     @cached_property
     def every(self) -> Fields:
@@ -103,10 +107,11 @@ class PositionFields:
         if "every" in self.__dict__:
             return self.every.of_tokens(tokens)
         logits = self.baseline.logits(tokens)
+        logit, is_scaled = logits - self.mean_logit.unsqueeze(-1), self.baseline.has_scaled_logits
         return Fields(
             (logits - self.log_partition.unsqueeze(-1)).exp(),
-            self.baseline.scaled_logits[:, tokens] - self.mean_scaled.unsqueeze(-1),
-            logits - self.mean_logit.unsqueeze(-1),
+            logit if is_scaled else self.baseline.scaled_logits[:, tokens] - self.mean_scaled.unsqueeze(-1),
+            logit,
             self.baseline.frequency_log_probs[tokens] - self.mean_log_frequency.unsqueeze(-1),
         )
 

@@ -11,161 +11,158 @@ the logits have neither bias nor cap, f is y, and moments that are then the same
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from confreg.neurons.fields import Fields, PositionFields
+from confreg.neurons.moment_weights import Weight, folded, highest_powers, orders_of_moments, orders_of_weights
 from confreg.neurons.writes import NeuronWrites, slices
 
 TOKENS_AT_ONCE = 1024
-ELEMENTS_IN_CACHE = 2**20  # weight x position x token
-
-
-class Weight(NamedTuple):
-    """Powers of the centred fields by which the prediction is weighted."""
-
-    logit: int = 0
-    scaled: int = 0
-    log_frequency: int = 0
-
-    @property
-    def without_last(self) -> Weight:
-        """The weight of which this one is the product with one more field."""
-        if self.log_frequency:
-            return Weight(self.logit, self.scaled, self.log_frequency - 1)
-        return Weight(self.logit - 1, self.scaled) if self.logit else Weight(0, self.scaled - 1)
-
-
+ELEMENTS_IN_CACHE = 2**21  # weight x position x token
 KNOWN = {Weight(): 1.0, Weight(1): 0.0, Weight(0, 1): 0.0, Weight(0, 0, 1): 0.0}  # the whole probability, and means of centred fields
-
-
-@cache
-def orders_of_weights(order: int, every_variant: bool = False) -> dict[Weight, int]:
-    """The weights of an expansion to ``order``, ascending by the order that each takes of it; the rest is left to powers of the write.
-
-    A first power of y or h is that of a mean to be expanded and takes none; higher ones of h belong to the expansion.
-    """
-    taken: dict[Weight, int] = {}
-    for scaled in range(order + 1):
-        taken |= dict.fromkeys((Weight(0, scaled, 0), Weight(1, scaled, 0), Weight(0, scaled, 1)), scaled)
-        taken |= {Weight(0, scaled, power): scaled + power for power in range(2, order - scaled + 1)}
-        if every_variant:
-            taken |= {Weight(1, scaled, power): scaled + power for power in range(1, order - scaled + 1)}
-    return dict(sorted(taken.items(), key=lambda each: each[1]))
-
-
-def temperature_weights(order: int) -> list[Weight]:
-    """Higher powers of y, for the temperature that fits best, those that meet the write first."""
-    return [*(Weight(power, 0) for power in range(2, order + 3)), *(Weight(power, 1) for power in range(2, order + 1))]
-
-
-def folded(weight: Weight) -> Weight:
-    """The same weight where f is y."""
-    return Weight(0, weight.logit + weight.scaled, weight.log_frequency)
-
-
-@cache
-def orders_of_moments(order: int, every_variant: bool = False, is_folded: bool = False) -> dict[Weight, int]:
-    """The weights that are different ones, ascending by the least order that each takes."""
-    taken: dict[Weight, int] = {}
-    for weight, each in orders_of_weights(order, every_variant).items():
-        taken.setdefault(folded(weight) if is_folded else weight, each)
-    return taken
-
-
-@cache
-def shared_weights(order: int, every_variant: bool = False, is_folded: bool = False) -> list[Weight]:
-    """All of which an expansion to ``order`` needs the mean, and that with the unembedding."""
-    of_temperature = (folded(each) if is_folded else each for each in temperature_weights(order))
-    return list(dict.fromkeys([*orders_of_moments(order, every_variant, is_folded), *of_temperature]))
 
 
 def products(fields: Fields, weights: Collection[Weight]) -> Float[Tensor, "weight position part"]:
     """The prediction times each of the weights, of which every one is a product of another with one more field."""
-    place = {weight: place for place, weight in enumerate(weights)}
-    weighted = fields.probability.new_empty(len(place), *fields.probability.shape)
-    for weight in sorted(place, key=sum):
-        if any(weight):
-            field = fields.log_frequency if weight.log_frequency else fields.logit if weight.logit else fields.scaled
-            torch.mul(weighted[place[weight.without_last]], field, out=weighted[place[weight]])
+    weighted = fields.probability.new_empty(len(weights), *fields.probability.shape)
+    for place, source, field in _recipe(tuple(weights)):
+        if field is None:
+            weighted[place] = fields.probability
         else:
-            weighted[place[weight]] = fields.probability
+            torch.mul(weighted[source], getattr(fields, field), out=weighted[place])
     return weighted
+
+
+@cache
+def _recipe(weights: tuple[Weight, ...]) -> list[tuple[int, int, str | None]]:
+    """For the place of each weight that of the one before, and the field that comes to it; None: it is the prediction itself."""
+    place = {weight: place for place, weight in enumerate(weights)}
+    steps: list[tuple[int, int, str | None]] = []
+    for weight in sorted(place, key=sum):
+        field = "log_frequency" if weight.log_frequency else "logit" if weight.logit else "scaled"
+        steps.append((place[weight], place[weight.without_last], field) if any(weight) else (place[weight], 0, None))
+    return steps
 
 
 class SharedMoments:
     """What all neurons share at some positions: the mean of each weight, and its mean with the unembedding, from which those with the first
-    power of any write follow. Computed when first asked for, to the highest order so far."""
+    power of any write follow. Computed when first asked for, to the highest order so far.
 
-    def __init__(self, fields: PositionFields, unembedding: Float[Tensor, "vocab d_model"], every_variant: bool = False) -> None:
-        self.fields, self.unembedding, self.every_variant = fields, unembedding, every_variant
+    Args:
+        fields: at these positions.
+        unembedding: of all neurons.
+        every_variant: also for effects under every variant.
+        with_temperature: also for the best temperature.
+    """
+
+    def __init__(
+        self,
+        fields: PositionFields,
+        unembedding: Float[Tensor, "vocab d_model"],
+        every_variant: bool = False,
+        with_temperature: bool = True,
+    ) -> None:
+        self.fields, self.unembedding = fields, unembedding
+        self.every_variant, self.with_temperature = every_variant, with_temperature
         self.is_folded = fields.baseline.has_scaled_logits
         self.means: dict[Weight, Float[Tensor, "position 1"]] = {}
         self.with_unembedding: dict[Weight, Float[Tensor, "position d_model"]] = {}
         self._order = 0
 
-    def key(self, weight: Weight) -> Weight:
-        """Under which its moments are kept."""
-        return folded(weight) if self.is_folded else weight
+    def has_all(self, every_variant: bool, with_temperature: bool) -> bool:
+        """Whether it serves effects under these variants, and the best temperature where that is asked for."""
+        return self.every_variant == every_variant and self.with_temperature >= with_temperature
 
     def up_to(self, order: int) -> SharedMoments:
         """Itself, with all that an expansion to this order needs."""
-        if order > self._order:
-            self._compute(shared_weights(order, self.every_variant, self.is_folded))
-            self._order = order
+        for _, parts in self.weighted_predictions(order) if order > self._order else ():
+            for _ in parts:
+                pass
         return self
 
-    def _compute(self, weights: list[Weight]) -> None:
-        n_positions, d_model = len(self.fields.log_partition), self.unembedding.shape[1]
-        means, with_unembedding = (self.unembedding.new_zeros(len(weights), n_positions, size) for size in (1, d_model))
+    def weighted_predictions(self, order: int) -> Iterator[tuple[slice, Iterator[tuple[slice, Float[Tensor, "weight part token"]]]]]:
+        """For parts of the vocabulary: the prediction times those weights that take less than all of an order, and perhaps more after them,
+        in parts of the positions that fit a core's cache. On the way this adds up what itself is to know up to that order."""
+        weights = highest_powers(order, self.every_variant, self.is_folded, self.with_temperature)
+        is_known = order <= self._order
+        if is_known:
+            weights = {weight: power for weight, power in weights.items() if power > 1}  # they come first
+        sums = None if is_known else self._no_sums(weights)
         for tokens in slices(len(self.unembedding), TOKENS_AT_ONCE):
-            for positions, weighted in self.products_by_part(tokens, weights):
-                means[:, positions] += weighted.sum(-1, keepdim=True)
-                with_unembedding[:, positions] += weighted @ self.unembedding[tokens]
-        self.means, self.with_unembedding = dict(zip(weights, means, strict=True)), dict(zip(weights, with_unembedding, strict=True))
-        for weight in KNOWN.keys() & self.means.keys():  # what rounding makes of it would be larger than a small effect
-            self.means[weight] = torch.full_like(self.means[weight], KNOWN[weight])
+            yield tokens, self._parts(tokens, weights, sums)
+        if sums is not None:
+            self._keep(weights, sums)
+            self._order = order
 
-    def products_by_part(self, tokens: slice, weights: Collection[Weight]) -> Iterator[tuple[slice, Float[Tensor, "weight part token"]]]:
-        """The weighted prediction for some of the vocabulary, in parts of the positions that fit a core's cache."""
+    def _no_sums(self, weights: Mapping[Weight, int]) -> tuple[Tensor, Tensor]:
+        means = self.unembedding.new_zeros(len(weights), len(self.fields.log_partition), 1)
+        return means, means.new_zeros(sum(map(bool, weights.values())), means.shape[1], self.unembedding.shape[1])
+
+    def _parts(
+        self, tokens: slice, weights: Collection[Weight], sums: tuple[Tensor, Tensor] | None
+    ) -> Iterator[tuple[slice, Float[Tensor, "weight part token"]]]:
         fields = self.fields.of_tokens(tokens)
         for positions in slices(len(self.fields.log_partition), ELEMENTS_IN_CACHE // (len(weights) * (tokens.stop - tokens.start))):
-            yield positions, products(fields.part(positions), weights)
+            weighted = products(fields.part(positions), weights)
+            if sums is not None:
+                means, with_unembedding = sums
+                means[:, positions] += weighted.sum(-1, keepdim=True)
+                with_unembedding[:, positions] += weighted[: len(with_unembedding)] @ self.unembedding[tokens]
+            yield positions, weighted
+
+    def _keep(self, weights: Collection[Weight], sums: tuple[Tensor, Tensor]) -> None:
+        self.means, self.with_unembedding = (dict(zip(weights, each, strict=False)) for each in sums)
+        for weight in KNOWN.keys() & self.means.keys():  # what rounding makes of it would be larger than a small effect
+            self.means[weight] = torch.full_like(self.means[weight], KNOWN[weight])
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Central moments by weight: the one without the write, [position, 1], then those of its powers, [position, neuron]."""
+    """Central moments: those of a weight without the write, [position, 1], then with its powers, [position, neuron]."""
 
-    of_weight: Mapping[Weight, list[Float[Tensor, "position _"]]]
+    of_key: Mapping[Weight, list[Float[Tensor, "position _"]]]
     mean_write: Float[Tensor, "position neuron"]  # E_p B
     order: int
+    every_variant: bool
+    is_folded: bool
 
     @classmethod
-    def of_groups(cls, shared: SharedMoments, groups: Mapping[int, NeuronWrites]) -> Iterator[tuple[int, Moments]]:
-        """For all pairs of these positions with the neurons of each group, whose key is the order of their expansion."""
-        sums = _PowerSums(shared, groups)
+    def of_groups(
+        cls, shared: SharedMoments, groups: Mapping[int, NeuronWrites], with_temperature: bool = True
+    ) -> Iterator[tuple[int, Moments]]:
+        """For all pairs of these positions with the neurons of each group, whose key is the order of their expansion.
+
+        Args:
+            shared: of these positions and the writes' unembedding.
+            groups: writes by order.
+            with_temperature: also for the best temperature, as ``shared`` must be.
+        """
+        sums, every_variant = _PowerSums(shared, groups), shared.every_variant
         for order in groups:
-            powers, highest = _highest_powers(order, shared.every_variant), dict[Weight, int]()
-            for weight, power in powers.items():
-                highest[shared.key(weight)] = max(power, highest.get(shared.key(weight), 0))
-            raw = {weight: sums.raw(weight, order, power) for weight, power in highest.items()}
-            mean = raw[Weight()][1]
-            found = {weight: central(moments, mean) for weight, moments in raw.items()}
-            yield order, cls({weight: found[shared.key(weight)][: power + 1] for weight, power in powers.items()}, mean, order)
+            powers = highest_powers(order, every_variant, shared.is_folded, with_temperature)
+            raw = {weight: sums.raw(weight, order, power) for weight, power in powers.items()}
+            mean = raw[Weight()][1].clone()  # the moments take its place
+            for moments in raw.values():
+                centre(moments, mean)
+            yield order, cls(raw, mean, order, every_variant, shared.is_folded)
 
+    def key(self, weight: Weight) -> Weight:
+        """Under which its moments are kept."""
+        return folded(weight) if self.is_folded else weight
 
-def _highest_powers(order: int, every_variant: bool) -> dict[Weight, int]:
-    """Of the write, with each weight of an expansion."""
-    powers = {weight: order - taken for weight, taken in orders_of_weights(order, every_variant).items()}
-    return powers | {weight: int(weight.scaled == 0 and weight.logit <= order) for weight in temperature_weights(order)}
+    def has(self, weight: Weight) -> bool:
+        """Whether it belongs to the expansion of a mean."""
+        return weight in orders_of_weights(self.order, self.every_variant)
+
+    def of(self, weight: Weight) -> list[Float[Tensor, "position _"]]:
+        """E[w (B - b)^k] for k = 0, 1, … as far as the order goes, or one further where f is y."""
+        return self.of_key[self.key(weight)]
 
 
 class _PowerSums:
@@ -173,7 +170,7 @@ class _PowerSums:
     order come first, so that those that go with any power of the write are one matrix."""
 
     def __init__(self, shared: SharedMoments, groups: Mapping[int, NeuronWrites]) -> None:
-        self.shared, self.groups, highest = shared.up_to(max(groups)), groups, max(groups)
+        self.shared, self.groups, highest = shared, groups, max(groups)
         every = orders_of_moments(highest, shared.every_variant, shared.is_folded)
         self.taken = {weight: taken for weight, taken in every.items() if taken <= highest - 2}
         self.place, n_positions = {weight: place for place, weight in enumerate(self.taken)}, len(shared.fields.log_partition)
@@ -182,15 +179,15 @@ class _PowerSums:
             for order, writes in groups.items()
             for power in range(2, order + 1)
         }
-        for tokens in slices(len(shared.unembedding), TOKENS_AT_ONCE):
-            self._add(tokens)
+        for tokens, parts in shared.weighted_predictions(highest):
+            self._add(tokens, parts)
 
     def _n_weights(self, order_left: int) -> int:
         return sum(taken <= order_left for taken in self.taken.values())
 
-    def _add(self, tokens: slice) -> None:
+    def _add(self, tokens: slice, parts: Iterator[tuple[slice, Float[Tensor, "weight part token"]]]) -> None:
         raised = {key: sums for order, writes in self.groups.items() for key, sums in _powers(order, writes.to_tokens(tokens))}
-        for positions, weighted in self.shared.products_by_part(tokens, self.taken):
+        for positions, weighted in parts:
             for key, power_of_write in raised.items():
                 sums = self.sums[key]
                 part = weighted[: len(sums)].flatten(0, 1) @ power_of_write.T
@@ -214,12 +211,8 @@ def _powers(order: int, written: Float[Tensor, "neuron token"]) -> Iterator[tupl
         yield (order, power), raised
 
 
-def central(raw: list[Float[Tensor, "position _"]], mean: Float[Tensor, "position neuron"]) -> list[Float[Tensor, "position _"]]:
-    """E[w (B - b)^k] from E[w B^k], for k = 0, 1, …"""
-    moments = raw[:1]
-    for power in range(1, len(raw)):
-        moment = raw[0]
-        for lower in range(1, power + 1):  # Horner's scheme in -b
-            moment = torch.addcmul(raw[lower] * math.comb(power, lower), moment, mean, value=-1.0)
-        moments.append(moment)
-    return moments
+def centre(raw: list[Float[Tensor, "position _"]], mean: Float[Tensor, "position neuron"]) -> None:
+    """Make E[w (B - b)^k] of E[w B^k], k = 0, 1, …, in place: every pass puts one more factor B - b in the place of a B."""
+    for first in range(1, len(raw)):
+        for power in range(len(raw) - 1, first - 1, -1):
+            raw[power].addcmul_(raw[power - 1], mean, value=-1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from confreg.neurons.moments import orders_of_moments, shared_weights
+from confreg.neurons.moment_weights import highest_powers, orders_of_moments
 from confreg.neurons.reach import Extent
 
 ORDERS = (2, 3, 4, 5, 6, 8)
@@ -23,6 +24,9 @@ COST_OF_WEIGHT = 12.0  # forming one weight at one position
 COST_OF_ROW = 600.0  # the whole row of one pair
 COST_OF_LONG_ROW = 3000.0  # the same where a core's cache holds only a few rows
 LONG_ROW = 2**14  # tokens
+COST_OF_GROUP = 1e8  # of what is done for the neurons of one order, however few they are; not for each token
+MOST_GROUPS = 3
+POSITIONS_LOOKED_AT = 128  # for the choice alone: what an order does not reach is found at all of them
 
 
 def longest_reach(order: int, dtype: torch.dtype) -> float:
@@ -33,8 +37,10 @@ def longest_reach(order: int, dtype: torch.dtype) -> float:
 
 def reaches(order: int, extent: Extent) -> Bool[Tensor, "position neuron"]:
     """Which pairs a series to this order describes."""
-    term = first_term_left_out(order, extent.largest, extent.spread)
-    return (term <= TRUNCATION[term.dtype] * extent.spread) & (term <= TRUNCATION_NATS[term.dtype])
+    factor, dtype = NATS_FROM_MEAN / math.factorial(order + 1), extent.spread.dtype
+    times_spread = extent.spread * extent.largest ** (order - 1)  # with the factor and once more the spread it is the term
+    is_small = times_spread <= TRUNCATION[dtype] / factor
+    return is_small & (times_spread.mul_(extent.spread) <= TRUNCATION_NATS[dtype] / factor)
 
 
 def first_term_left_out(order: int, largest: Float[Tensor, "*pair"], spread: Float[Tensor, "*pair"]) -> Float[Tensor, "*pair"]:
@@ -51,7 +57,8 @@ def cost_of_pair(order: int, is_folded: bool = False) -> float:
 @cache
 def cost_of_position(order: int, d_model: int, is_folded: bool = False) -> float:
     """Of what all neurons share where ``order`` is the highest."""
-    return len(shared_weights(order, is_folded=is_folded)) * (COST_OF_WEIGHT + d_model)
+    powers = highest_powers(order, is_folded=is_folded).values()
+    return len(powers) * COST_OF_WEIGHT + sum(map(bool, powers)) * d_model
 
 
 def cost_of_row(n_vocabulary: int) -> float:
@@ -69,12 +76,33 @@ def cheapest_orders(extent: Extent, d_model: int, n_vocabulary: int, is_folded: 
         is_folded: whether the logits are the scaled ones, so that fewer moments are different.
     """
     (n_positions, n_neurons), of_row = extent.shape, cost_of_row(n_vocabulary)
+    seen = extent.part(slice(None, None, max(1, n_positions // POSITIONS_LOOKED_AT)))
     whole_rows = extent.largest.new_full((n_neurons,), n_positions * of_row)
-    costs, totals = [whole_rows], [whole_rows.sum()]
+    costs, shared = [whole_rows], [0.0]
     for order in ORDERS:
-        missed = (~reaches(order, extent)).sum(0)
-        costs.append(n_positions * cost_of_pair(order, is_folded) + of_row * missed)
-        totals.append(torch.stack(costs).amin(0).sum() + n_positions * cost_of_position(order, d_model, is_folded))
-    highest = int(torch.stack(totals).argmin())
-    orders = torch.tensor((0, *ORDERS), device=extent.largest.device)
-    return orders[torch.stack(costs[: highest + 1]).argmin(0)]
+        missed = 1 - reaches(order, seen).to(whole_rows.dtype).mean(0)
+        costs.append(n_positions * (cost_of_pair(order, is_folded) + of_row * missed))
+        shared.append(n_positions * cost_of_position(order, d_model, is_folded))
+        if not missed.any():
+            break
+    orders = whole_rows.new_tensor((0, *ORDERS)[: len(costs)], dtype=torch.int64)
+    return orders[_cheapest_set(torch.stack(costs), whole_rows.new_tensor(shared), COST_OF_GROUP / n_vocabulary)]
+
+
+def _cheapest_set(
+    of_neurons: Float[Tensor, "order neuron"], of_positions: Float[Tensor, "order"], of_group: float
+) -> Int[Tensor, "neuron"]:
+    """Place of each neuron's order; of the costs that all neurons share, those of the highest order hold those of the others."""
+    places = torch.arange(len(of_neurons), device=of_neurons.device)
+    is_in = torch.tensor(_sets(len(of_neurons)), device=of_neurons.device)
+    least, chosen = of_neurons.masked_fill(~is_in.unsqueeze(-1), torch.inf).min(1)
+    is_taken = (chosen.unsqueeze(1) == places.unsqueeze(-1)).any(-1)
+    shared = (is_taken * of_positions).amax(-1) + of_group * is_taken[:, 1:].sum(-1)
+    return chosen[(least.sum(-1) + shared).argmin()]
+
+
+@cache
+def _sets(n_orders: int) -> list[list[bool]]:
+    """Few enough orders, and which of all belong to each set."""
+    sets = itertools.chain.from_iterable(itertools.combinations(range(n_orders), size) for size in range(1, MOST_GROUPS + 1))
+    return [[order in each for order in range(n_orders)] for each in sets]

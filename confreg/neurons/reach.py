@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from confreg.neurons.fields import PositionFields
@@ -24,9 +25,16 @@ class Extent:
 
     @classmethod
     def added_up(cls, *along: tuple[Tensor, Tensor, Tensor]) -> Extent:
-        """Of a sum of changes, from how far each goes along its field, and that field's largest value and spread."""
-        largest, spread = (torch.stack([step.abs() * each[size] for step, *each in along]).sum(0) for size in (0, 1))
+        """Of a sum of changes, from how far each goes along its field, not negative, and that field's largest value and spread."""
+        (first, *sizes), *others = along
+        largest, spread = (first * each for each in sizes)
+        for step, of_largest, of_spread in others:
+            largest, spread = largest.addcmul_(step, of_largest), spread.addcmul_(step, of_spread)
         return cls(largest, torch.minimum(spread, largest))
+
+    def part(self, positions: slice, neurons: slice | Tensor = slice(None)) -> Extent:
+        """That of some pairs."""
+        return Extent(self.largest[positions, neurons], self.spread[positions, neurons])
 
     @property
     def shape(self) -> torch.Size:
@@ -38,21 +46,42 @@ class Extent:
 class Reach:
     """How far the logits of each pair go."""
 
-    total: Extent
-    every: Extent  # in any variant
+    fields: PositionFields
+    at: Coefficients
+    of_writes: tuple[Float[Tensor, "position neuron"], Float[Tensor, "position neuron"]]  # |B - E B| of any token, standard deviation
 
     @classmethod
     def of(cls, fields: PositionFields, writes: NeuronWrites, at: Coefficients) -> Reach:
         """For all pairs of these positions and neurons."""
-        (smallest, largest), sizes = writes.extremes, fields.sizes
+        smallest, largest = writes.extremes
         mean_write = fields.mean_unembedding(writes.unembedding) @ writes.w_out.T
         from_mean = torch.maximum(largest - mean_write, mean_write - smallest)
-        of_writes = from_mean, _spread_of_writes(fields.every.probability, writes, mean_write)
-        of_scaled = sizes.largest_scaled, sizes.spread_scaled
-        of_log_frequency = sizes.largest_log_frequency, sizes.spread_log_frequency
-        total = Extent.added_up((at.write, *of_writes), (at.scaled, *of_scaled))
-        longest_write = torch.maximum(at.write.abs(), at.write_frozen_norm.abs())
-        return cls(total, Extent.added_up((longest_write, *of_writes), (at.scaled, *of_scaled), (at.log_frequency, *of_log_frequency)))
+        return cls(fields, at, (from_mean, _spread_of_writes(fields.every.probability, writes, mean_write)))
+
+    @property
+    def total(self) -> Extent:
+        """Of the replacement itself."""
+        return Extent.added_up((self.at.write.abs(), *self.of_writes), self._along_scaled)
+
+    @cached_property
+    def every(self) -> Extent:
+        """Of any variant."""
+        sizes = self.fields.sizes
+        longest_write = torch.maximum(self.at.write.abs(), self.at.write_frozen_norm.abs())
+        along_frequency = self.at.log_frequency.abs(), sizes.largest_log_frequency, sizes.spread_log_frequency
+        return Extent.added_up((longest_write, *self.of_writes), self._along_scaled, along_frequency)
+
+    def of_neurons(self, neurons: Int[Tensor, "part"]) -> Reach:
+        """Of some neurons."""
+        every = slice(None), neurons
+        from_mean, spread = self.of_writes
+        part = Reach(self.fields, self.at.part(every), (from_mean[every], spread[every]))
+        part.__dict__["every"] = self.every.part(*every)
+        return part
+
+    @cached_property
+    def _along_scaled(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.at.scaled.abs(), self.fields.sizes.largest_scaled, self.fields.sizes.spread_scaled
 
 
 def _spread_of_writes(

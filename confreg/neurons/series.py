@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from confreg.neurons.moments import Moments, Weight
+from confreg.neurons.moment_weights import Weight
+from confreg.neurons.moments import Moments
 
 Pairs = Float[Tensor, "position neuron"]
 
@@ -59,37 +60,36 @@ class Series:
     """The expansions of all pairs of some positions and neurons."""
 
     def __init__(self, moments: Moments, at: Coefficients) -> None:
-        self.of_weight, self.at, self.order = moments.of_weight, at, moments.order
+        self.moments, self.at, self.order = moments, at, moments.order
+        self._of_writes: dict[Weight, Tensor] = {}
         self._values: dict[tuple[int, int], Pairs] = {}
 
     def total(self) -> Tilted:
         """Of the replacement itself."""
-        growth = self._value(0, 0)
-        parts = (self._times_degree(0, 0), self._value(1, 0), self._value(0, 1))
-        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+        change = torch.addcmul(self.at.scaled * self._with_scaled(0), self.at.write, self._with_write(0))
+        return _tilted(self._value(0, 0), change, self._value(1, 0), self._value(0, 1))
 
     def frozen_norm(self) -> Tilted:
         """With the scale of the final norm kept."""
-        c, write = self.at.write_frozen_norm, self.of_weight[Weight()]
-        growth = series(c, write[1:])
-        parts = (degree_series(c, write[1:]), series(c, self.of_weight[Weight(1)][1:]), series(c, self.of_weight[Weight(0, 0, 1)][1:]))
-        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+        c, write = self.at.write_frozen_norm, self.moments.of(Weight())
+        means = (series(c, self.moments.of(weight)[1:]) for weight in (Weight(1), Weight(0, 0, 1)))
+        return _tilted(series(c, write[1:]), c * expansion(c, write[1:]), *means)
 
     def scale_only(self) -> Tilted:
         """With the scale of the final norm changed alone."""
-        moments = [self.of_weight[Weight(0, power)][0] for power in range(1, self.order + 1)]
+        moments = [self.moments.of(Weight(0, power))[0] for power in range(1, self.order + 1)]
         return Tilted(torch.log1p(series(self.at.scaled, moments)))
 
     def frozen_frequency(self, every_variant: bool = False) -> Tilted:
         """With the component along the frequency direction put back."""
         kappa, powers = self.at.log_frequency, range(self.order + 1)
         values = [self._value(0, power) for power in powers]
-        growth = values[0] + series(kappa, values[1:])
+        growth = expansion(kappa, values)
         if not every_variant:
             return Tilted(torch.log1p(growth))
-        degrees = [power * self._value(0, power) + self._times_degree(0, power) for power in powers]
-        parts = (degrees[0] + series(kappa, degrees[1:]), self._value(1, 0) + series(kappa, [self._value(1, each) for each in powers[1:]]))
-        return Tilted(torch.log1p(growth), *(each / (1 + growth) for each in parts))
+        along_scaled, along_write = (expansion(kappa, [of(power) for power in powers[:-1]]) for of in (self._with_scaled, self._with_write))
+        change = torch.addcmul(self.at.scaled * along_scaled, self.at.write, along_write).addcmul_(kappa, expansion(kappa, values[1:]))
+        return _tilted(growth, change, expansion(kappa, [self._value(1, power) for power in powers]))
 
     @cached_property
     def temperature_change(self) -> Pairs:
@@ -115,13 +115,13 @@ class Series:
     @cached_property
     def _with_powers_of_logit(self) -> tuple[list[Tensor], list[Pairs]]:
         """E y^n from n = 2, and E y^n Δ from n = 1."""
-        of_logit = [self.of_weight[Weight(power)][0] for power in range(2, self.order + 3)]
+        of_logit = [self.moments.of(Weight(power))[0] for power in range(2, self.order + 3)]
         return of_logit, [self._change_with(Weight(power)) for power in range(1, self.order + 1)]
 
     def _change_with(self, weight: Weight) -> Pairs:
         """E_p[w Δ]."""
-        with_scaled = self.of_weight[weight._replace(scaled=1)][0]
-        return self.at.scaled * with_scaled + self.at.write * self.of_weight[weight][1]
+        with_scaled = self.moments.of(weight._replace(scaled=1))[0]
+        return torch.addcmul(self.at.scaled * with_scaled, self.at.write, self.moments.of(weight)[1])
 
     @staticmethod
     def _at_temperature(theta: Pairs, of_logit: Sequence[Tensor], along: Sequence[Pairs]) -> tuple[Pairs, Pairs, Pairs, Pairs, Pairs]:
@@ -134,44 +134,54 @@ class Series:
         return torch.log1p(growth), mean, square, change, product
 
     def _value(self, logit: int, log_frequency: int) -> Pairs:
-        """Σ a^j / j! c^k / k! E[w f^j (B - b)^k], without the one of the whole prediction's mass."""
+        """E[w exp(a f + c (B - b))] of the weight w = y^i h^l, without the one of the whole prediction's mass."""
         if (logit, log_frequency) not in self._values:
-            at_power = [self._of_write(each) for each in self._weights(logit, log_frequency)]
-            self._values[logit, log_frequency] = at_power[0] + series(self.at.scaled, at_power[1:])
+            weights = (Weight(logit, power, log_frequency) for power in range(self.order + 1))
+            at_power = [self._of_write(each) for each in weights if self.moments.has(each)]
+            self._values[logit, log_frequency] = expansion(self.at.scaled, at_power)
         return self._values[logit, log_frequency]
 
-    def _times_degree(self, logit: int, log_frequency: int) -> Pairs:
-        """The same, each term times j + k: what multiplying w by Δ gives."""
-        weights = self._weights(logit, log_frequency)
-        degrees = [degree_series(self.at.write, self.of_weight[each][1:]) + each.scaled * self._of_write(each) for each in weights]
-        return degrees[0] + series(self.at.scaled, degrees[1:])
+    def _with_scaled(self, log_frequency: int) -> Pairs:
+        """The same of f h^l."""
+        if self.moments.is_folded:
+            return self._value(1, log_frequency)  # f is y
+        weights = (Weight(0, power, log_frequency) for power in range(1, self.order + 1))
+        return expansion(self.at.scaled, [self._of_write(each) for each in weights if self.moments.has(each)])
 
-    def _weights(self, logit: int, log_frequency: int) -> list[Weight]:
-        weights = (Weight(logit, power, log_frequency) for power in range(self.order + 1))
-        return [each for each in weights if each in self.of_weight]
+    def _with_write(self, log_frequency: int) -> Pairs:
+        """The same of (B - b) h^l."""
+        weights = (Weight(0, power, log_frequency) for power in range(self.order))
+        powers = [self.moments.of(each)[1:] for each in weights if self.moments.has(each)]
+        return expansion(self.at.scaled, [expansion(self.at.write, each) for each in powers if each])
 
-    def _of_write(self, weight: Weight) -> Pairs:
-        without, *powers = self.of_weight[weight]
-        if not any(weight):
-            return series(self.at.write, powers)
-        return without + series(self.at.write, powers) if powers else without.expand_as(self.at.write)
+    def _of_write(self, weight: Weight) -> Tensor:
+        """E[w exp(c (B - b))], without the one of the whole prediction's mass; [position, 1] where no power of the write is known."""
+        key = self.moments.key(weight)
+        if key not in self._of_writes:
+            moments = self.moments.of(weight)
+            self._of_writes[key] = expansion(self.at.write, moments) if any(key) else series(self.at.write, moments[1:])
+        return self._of_writes[key]
+
+
+def _tilted(growth: Pairs, *times_mass: Pairs) -> Tilted:
+    """From the mass of p exp Δ above one, and sums under it: of Δ, of y and of h."""
+    mass = 1 + growth
+    return Tilted(torch.log1p(growth), *(each / mass for each in times_mass))
+
+
+def expansion(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+    """Σ x^n / n! c_n from n = 0, by Horner's scheme."""
+    value = coefficients[-1]
+    for power in range(len(coefficients) - 1, 0, -1):
+        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / power)
+    return value
 
 
 def series(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
-    """Σ x^n / n! c_n from n = 1, by Horner's scheme; zero without coefficients."""
+    """Σ x^n / n! c_n from n = 1; zero without coefficients."""
     if not coefficients:
         return torch.zeros_like(x)
     value = coefficients[-1]
     for power in range(len(coefficients) - 1, 0, -1):
         value = torch.addcmul(coefficients[power - 1], x, value, value=1 / (power + 1))
-    return x * value
-
-
-def degree_series(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
-    """Σ n x^n / n! c_n from n = 1."""
-    if not coefficients:
-        return torch.zeros_like(x)
-    value = coefficients[-1]
-    for power in range(len(coefficients) - 1, 0, -1):
-        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / power)
     return x * value

@@ -32,7 +32,7 @@ class NeuronWrites:
             vars(part)["matrix"] = self.matrix[neurons]  # type: ignore[index]
         return part
 
-    def within(self, positions: slice, neurons: slice) -> NeuronWrites:
+    def within(self, positions: slice, neurons: slice | Int[Tensor, "part"]) -> NeuronWrites:
         """Those of some positions and neurons."""
         return self.part(neurons)
 
@@ -104,7 +104,7 @@ class GroupWrites:
 
     most_at_once = sys.maxsize  # their rows are computed pair by pair
 
-    def within(self, positions: slice, groups: slice) -> GroupWrites:
+    def within(self, positions: slice, groups: slice | Int[Tensor, "part"]) -> GroupWrites:
         """Those of some positions and groups."""
         return GroupWrites(self.change[positions, groups], self.unembedding)
 

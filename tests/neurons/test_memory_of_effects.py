@@ -64,7 +64,7 @@ def test_the_peak_stays_under_the_bound_whatever_is_large(monkeypatch: pytest.Mo
 
 def test_without_the_bound_the_peak_is_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     use_order(monkeypatch, 8)
-    inputs = layer_of(64, 600, 60, size=1e-3)
+    inputs = layer_of(64, 900, 60, size=1e-3)
     low, high = (peak_mebibytes(lambda bound=bound: effect_changes(*inputs, bound * MEBIBYTE, EVERY)) for bound in (8, 512))
     assert high > 2 * low
     assert high > 8 + FIXED_MEBIBYTES
@@ -76,7 +76,7 @@ def test_whole_rows_stay_under_the_bound_too(monkeypatch: pytest.MonkeyPatch) ->
     assert peak_mebibytes(lambda: effect_changes(*inputs, 8 * MEBIBYTE, wanted)) < 8 + FIXED_MEBIBYTES
 
 
-@pytest.mark.parametrize("memory_bytes", [2 * 12 * 8 * 13 * 2, 2 * 300 * 8 * 7 * 2])
+@pytest.mark.parametrize("memory_bytes", [2 * 12 * 8 * 13 * 2, 12 * 8 * 13 * 7 + 2 * 60 * 8 * 7 * 3])
 @pytest.mark.parametrize("writes", [1e-3, 0.2, 5.0])
 def test_cutting_into_parts_changes_nothing(
     make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, memory_bytes: int, writes: float

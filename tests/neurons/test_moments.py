@@ -10,17 +10,16 @@ from torch import Tensor
 
 from confreg.neurons import moments as module
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.moments import (
-    Moments,
-    SharedMoments,
+from confreg.neurons.moment_weights import (
     Weight,
-    central,
     folded,
+    highest_powers,
     orders_of_moments,
     orders_of_weights,
-    products,
     temperature_weights,
+    tensors_of_series,
 )
+from confreg.neurons.moments import Moments, SharedMoments, centre, products
 
 
 def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) -> Tensor:
@@ -49,8 +48,9 @@ def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
     for order, moments in Moments.of_groups(shared, {order: ablation.writes.part(neurons) for order, neurons in groups.items()}):
         assert moments.order == order
         weights = {**orders_of_weights(order, every_variant), **dict.fromkeys(temperature_weights(order))}
-        assert set(moments.of_weight) == set(weights)
-        for (weight, found), (column, neuron) in itertools.product(moments.of_weight.items(), enumerate(groups[order].tolist())):
+        assert {weight for weight in weights if moments.has(weight)} == set(orders_of_weights(order, every_variant))
+        for weight, (column, neuron) in itertools.product(weights, enumerate(groups[order].tolist())):
+            found = moments.of(weight)
             write = ablation.writes.to_tokens(slice(None))[neuron]
             torch.testing.assert_close(moments.mean_write[:, column], fields.of_tokens().probability @ write)
             for power, each in enumerate(found):
@@ -58,7 +58,7 @@ def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
                 torch.testing.assert_close(values, explicit(fields, write, weight, power), atol=1e-10, rtol=1e-9)
                 seen += 1
             if weights[weight] is not None:
-                assert len(found) == order - weights[weight] + 1
+                assert len(found) - (order - weights[weight] + 1) in ((0, 1) if shared.is_folded else (0,))
     assert seen > 200
 
 
@@ -109,7 +109,35 @@ def test_shared_moments_grow_with_the_order_that_is_asked_for_and_then_stay(make
 def test_central_moments_are_those_around_the_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     values, weight = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
-    raw = [(weight * values**power).mean().reshape(1, 1) for power in range(6)]
-    mean = torch.full((1, 1), 0.7, dtype=torch.float64)
-    for power, found in enumerate(central(raw, mean)):
+    moments = [(weight * values**power).mean().reshape(1, 1) for power in range(6)]
+    centre(moments, torch.full((1, 1), 0.7, dtype=torch.float64))
+    for power, found in enumerate(moments):
         torch.testing.assert_close(found[0, 0], (weight * (values - 0.7) ** power).mean(), atol=1e-12, rtol=0)
+
+
+def test_moments_without_the_temperature_are_fewer_and_the_same(make_last_layer: Callable) -> None:
+    baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
+    shared, alone = (SharedMoments(PositionFields.of(baseline), ablation.writes.unembedding, False, each) for each in (True, False))
+    assert shared.has_all(False, False)
+    assert shared.has_all(False, True)
+    assert not shared.has_all(True, False)
+    assert not alone.has_all(False, True)
+    [(_, few)], [(_, of_alone)] = (Moments.of_groups(each, {4: ablation.writes}, with_temperature=False) for each in (shared, alone))
+    [(_, many)] = Moments.of_groups(shared, {4: ablation.writes})
+    assert set(alone.with_unembedding) < set(shared.with_unembedding)
+    assert set(few.of_key) == set(of_alone.of_key) == set(orders_of_moments(4)) < set(many.of_key)
+    for weight, moments in few.of_key.items():
+        for power, each in enumerate(moments):
+            assert torch.equal(each, of_alone.of_key[weight][power])
+            assert torch.equal(each, many.of_key[weight][power])
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_weights_that_meet_no_power_of_the_write_come_last_and_every_tensor_is_counted(is_folded: bool) -> None:
+    for order, every_variant, with_temperature in itertools.product((2, 3, 5, 8), (False, True), (False, True)):
+        powers = highest_powers(order, every_variant, is_folded, with_temperature)
+        meets = [power > 0 for power in powers.values()]
+        assert meets == sorted(meets, reverse=True)
+        for weight, taken in orders_of_moments(order, every_variant, is_folded).items():
+            assert powers[weight] >= order - taken
+        assert tensors_of_series(order, every_variant, is_folded) > sum(powers.values())
