@@ -24,7 +24,7 @@ COST_OF_WEIGHT = 12.0  # forming one weight at one position
 COST_OF_ROW = 600.0  # the whole row of one pair
 COST_OF_LONG_ROW = 3000.0  # the same where a core's cache holds only a few rows
 LONG_ROW = 2**14  # tokens
-COST_OF_GROUP = 1e8  # of what is done for the neurons of one order, however few they are; not for each token
+COST_OF_GROUP = 1e8  # of what is done for the neurons of one order (0, too), however few they are; not for each token
 MOST_GROUPS = 3
 POSITIONS_LOOKED_AT = 128  # for the choice alone: what an order does not reach is found at all of them
 
@@ -97,7 +97,7 @@ def _cheapest_set(
     is_in = torch.tensor(_sets(len(of_neurons)), device=of_neurons.device)
     least, chosen = of_neurons.masked_fill(~is_in.unsqueeze(-1), torch.inf).min(1)
     is_taken = (chosen.unsqueeze(1) == places.unsqueeze(-1)).any(-1)
-    shared = (is_taken * of_positions).amax(-1) + of_group * is_taken[:, 1:].sum(-1)
+    shared = (is_taken * of_positions).amax(-1) + of_group * is_taken.sum(-1)
     return chosen[(least.sum(-1) + shared).argmin()]
 
 

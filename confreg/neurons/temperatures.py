@@ -53,20 +53,53 @@ class Temperatures:
         """
         pair = least.isnan().nonzero(as_tuple=True)
         least[pair] = self._from_unchanged((pair[0], pair[1]), divergence[pair])
-        bound = torch.full_like(least, torch.inf) if extent is None else _twice_the_gain(extent)
-        is_far, is_hot, is_cold = (~(self._divergence_at(nodes) > bound) for nodes in ((UNCHANGED - 1, UNCHANGED + 1), (0,), (-1,)))
+        near = self._divergence_at((UNCHANGED - 1, UNCHANGED + 1))
+        bound = torch.full_like(least, torch.inf) if extent is None else self._farthest(least, divergence, extent, near)
+        is_far = ~(near > bound)
+        positions = is_far.any(-1).nonzero()[:, 0]
+        is_hot, is_cold = (self._is_farther(node, positions, bound) for node in (0, len(INVERSE_TEMPERATURES) - 1))
         for betas, pairs in ((INVERSE_TEMPERATURES, is_far), (HOT, is_hot), (COLD, is_cold)):
             self._search(betas, least, divergence, pairs)
-        limit = self._at_zero_temperature(divergence)
-        is_lower = is_cold & (limit + ROUNDING_NATS[limit.dtype] < least)
-        least[is_lower] = limit[is_lower].clamp(min=0)
+        cold = is_cold.nonzero(as_tuple=True)
+        limit = self._at_zero_temperature((cold[0], cold[1]), divergence[cold])
+        least[cold] = torch.where(limit + ROUNDING_NATS[limit.dtype] < least[cold], limit.clamp(min=0), least[cold])
 
-    def _divergence_at(self, nodes: Sequence[int]) -> Float[Tensor, "position 1"]:
+    def _farthest(
+        self,
+        least: Float[Tensor, "position neuron"],
+        divergence: Float[Tensor, "position neuron"],
+        extent: Extent,
+        near: Float[Tensor, "position 1"],
+    ) -> Float[Tensor, "position neuron"]:
+        """Bound on D(p_β || p) of any β that is better than the one known: by how far the change goes, and above ``near`` by its row.
+
+        By Donsker and Varadhan 2 E_β Δ <= D(p_β || p) + log E_p exp 2Δ, so that D(p_β || p') < D(p || p') - g, with g what is gained
+        already, needs D(p_β || p) < log E_p exp 2Δ - 2 g.
+        """
+        bound = SAFETY * _log_mean_exp_of_twice(extent)
+        gained = (divergence - least).clamp(min=0)
+        pair = (~(near > bound - 2 * gained)).nonzero(as_tuple=True)
+        for part in slices(len(pair[0]), ELEMENTS_AT_ONCE // len(self.writes.unembedding)):
+            some = pair[0][part], pair[1][part]
+            rows = self._rows(some)
+            exact = torch.log1p(vecdot(rows.probability, torch.expm1(2 * rows.change)))
+            bound[some] = torch.fmin(bound[some], SAFETY * exact + ROUNDING_NATS[exact.dtype])
+        return bound - 2 * gained
+
+    def _divergence_at(self, nodes: Sequence[int], positions: Tensor | slice = slice(None)) -> Float[Tensor, "position 1"]:
         """Smallest D(p_β || p) at some nodes; it grows on either side of 1."""
-        every = self.fields.every
-        log_p = every.logit + (self.fields.mean_logit - self.fields.log_partition).unsqueeze(-1)
-        found = [at_temperature(INVERSE_TEMPERATURES[node], every.logit, log_p)[1] for node in nodes]
+        logit = self.fields.every.logit[positions]
+        log_p = logit + (self.fields.mean_logit - self.fields.log_partition)[positions].unsqueeze(-1)
+        found = [at_temperature(INVERSE_TEMPERATURES[node], logit, log_p)[1] for node in nodes]
         return torch.stack(found).amin(0).unsqueeze(-1)
+
+    def _is_farther(
+        self, node: int, positions: Int[Tensor, "some"], bound: Float[Tensor, "position neuron"]
+    ) -> Bool[Tensor, "position neuron"]:
+        """Of some positions the pairs for which a temperature beyond a node may be better."""
+        found = torch.zeros_like(bound, dtype=torch.bool)
+        found[positions] = ~(self._divergence_at((node,), positions) > bound[positions])
+        return found
 
     def _search(
         self,
@@ -76,7 +109,8 @@ class Temperatures:
         pairs: Bool[Tensor, "position neuron"],
     ) -> None:
         """Where some pairs may have a lower minimum near one of these temperatures, go there."""
-        for some in pairs.any(-1).nonzero()[:, 0].split(max(1, ELEMENTS_AT_ONCE // (len(betas) * least.shape[1]))):
+        positions, n_at_once = pairs.any(-1).nonzero()[:, 0], max(1, ELEMENTS_AT_ONCE // (len(betas) * least.shape[1]))
+        for some in positions.split(n_at_once) if len(positions) else ():
             which, neuron = pairs[some].nonzero(as_tuple=True)
             if are_few(len(which), len(some), self.writes.w_out.shape[1]):
                 for part in slices(len(which), ELEMENTS_AT_ONCE // len(self.writes.unembedding)):
@@ -101,13 +135,13 @@ class Temperatures:
         start, left = least.new_tensor(betas)[above.argmin(0)[is_open]], (pair[0][is_open], pair[1][is_open])
         least[left] = torch.fmin(least[left], self._from(start, left))
 
-    def _at_zero_temperature(self, divergence: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
-        """D(p_β || p') as β grows without end: -log p' of the most likely token."""
-        every, top = self.fields.every, self.fields.top.unsqueeze(-1)
-        mean_write = self.fields.mean_unembedding(self.writes.unembedding) @ self.writes.w_out.T
-        write = self.writes.unembedding[top[:, 0]] @ self.writes.w_out.T - mean_write
-        change = self.at.scaled * every.scaled.gather(-1, top) + self.at.write * write
-        return divergence - every.probability.gather(-1, top).log() - change
+    def _at_zero_temperature(self, pair: Pair, divergence: Float[Tensor, "pair"]) -> Float[Tensor, "pair"]:
+        """D(p_β || p') of some pairs as β grows without end: -log p' of the most likely token."""
+        (position, neuron), every = pair, self.fields.every
+        top, w_out, at = self.fields.top[position].unsqueeze(-1), self.writes.w_out[neuron], self.at.part(pair)
+        from_mean = self.writes.unembedding[top[:, 0]] - self.fields.mean_unembedding(self.writes.unembedding)[position]
+        change = at.scaled * every.scaled[position].gather(-1, top)[:, 0] + at.write * vecdot(from_mean, w_out)
+        return divergence - every.probability[position].gather(-1, top)[:, 0].log() - change
 
     def _above_unchanged_at_nodes(self, nodes: Nodes, some: Int[Tensor, "some"]) -> Float[Tensor, "some node neuron"]:
         """D(p_β || p') - D(p || p')."""
@@ -143,11 +177,7 @@ class Temperatures:
         return Rows(p, every.logit[pair[0]], change.sub_(vecdot(p, change).unsqueeze(-1)))
 
 
-def _twice_the_gain(extent: Extent) -> Float[Tensor, "position neuron"]:
-    """Bound on log E_p exp 2Δ, which D(p_β || p) does not exceed for any β that is better than 1.
-
-    By Donsker and Varadhan 2 E_β Δ <= D(p_β || p) + log E_p exp 2Δ; by Bennett that logarithm is at most log(1 + 4 σ² φ(2L)), where
-    φ(x) = (exp x - 1 - x) / x².
-    """
+def _log_mean_exp_of_twice(extent: Extent) -> Float[Tensor, "position neuron"]:
+    """Bound on log E_p exp 2Δ: by Bennett it is at most log(1 + 4 σ² φ(2L)), where φ(x) = (exp x - 1 - x) / x²."""
     twice = (2 * extent.largest).clamp(min=SMALLEST_EXPONENT)  # φ is increasing, and loses its digits below
-    return SAFETY * torch.log1p(4 * extent.spread.square() * (torch.expm1(twice) - twice) / twice.square())
+    return torch.log1p(4 * extent.spread.square() * (torch.expm1(twice) - twice) / twice.square())

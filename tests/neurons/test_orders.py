@@ -55,7 +55,7 @@ def total_cost(orders: list[int], missed: Callable[[int, int], int], d_model: in
         module.COST_OF_ROW * n_positions if not o else n_positions * cost_of_pair(o) + module.COST_OF_ROW * missed(o, n)
         for n, o in enumerate(orders)
     ]
-    of_groups = len(set(orders) - {0}) * module.COST_OF_GROUP / n_vocabulary
+    of_groups = len(set(orders)) * module.COST_OF_GROUP / n_vocabulary
     return sum(costs) + of_groups + (n_positions * cost_of_position(max(orders), d_model) if max(orders) else 0)
 
 
@@ -76,7 +76,7 @@ def test_the_choice_for_every_neuron_costs_least_of_all(size: float, d_model: in
 
 
 def test_a_neuron_whose_pairs_all_go_too_far_takes_whole_rows() -> None:
-    reach = reach_of(torch.tensor([[0.001, 100.0]]).expand(500, 2))
+    reach = reach_of(torch.tensor([[0.001, 100.0]]).expand(500, 2).repeat(1, 20))
     orders = cheapest_orders(reach, 16, 10**4).tolist()
     assert orders[0] in ORDERS
     assert orders[1] == 0

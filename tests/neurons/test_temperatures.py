@@ -11,7 +11,7 @@ from confreg.neurons.effects import coefficients
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.reach import Extent, Reach
 from confreg.neurons.temperature_nodes import INVERSE_TEMPERATURES, Nodes, above_unchanged, are_few
-from confreg.neurons.temperatures import UNCHANGED, Temperatures, _twice_the_gain
+from confreg.neurons.temperatures import ROUNDING_NATS, UNCHANGED, Temperatures
 from confreg.neurons.writes import NeuronWrites
 
 
@@ -116,15 +116,34 @@ def test_a_pair_at_a_position_is_few_and_all_of_them_are_many() -> None:
     assert are_few(8, 3, 768)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
-def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(make_last_layer: Callable, writes: float) -> None:
-    case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200))
-    is_near = case.temperatures._divergence_at((UNCHANGED - 1, UNCHANGED + 1)) > _twice_the_gain(case.extent)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(
+    make_last_layer: Callable, writes: float, is_known: bool, dtype: torch.dtype
+) -> None:
+    case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200), dtype)
+    known = case.least.to(dtype) if is_known else case.divergence
+    near = case.temperatures._divergence_at((UNCHANGED - 1, UNCHANGED + 1))
+    is_near = near > case.temperatures._farthest(known, case.divergence, case.extent, near)
     every = torch.arange(200)
     above = case.temperatures._above_unchanged_at_nodes(Nodes.of(case.fields, case.writes.unembedding), every)
     far = [node for node in range(len(INVERSE_TEMPERATURES)) if node != UNCHANGED]
-    assert (above[:, far].amin(1)[is_near] > 0).all()
-    assert is_near.double().mean() > {0.001: 0.95, 0.01: 0.8, 0.1: 0.1, 1.0: 0.0}[writes] - 1e-9
+    assert (above[:, far].amin(1) > known - case.divergence)[is_near].all()
+    assert is_near.double().mean() > {0.001: 0.99, 0.01: 0.95, 0.1: 0.5, 1.0: 0.0}[writes] - 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_how_far_a_better_temperature_may_be_is_at_least_what_the_whole_row_says(make_last_layer: Callable, dtype: torch.dtype) -> None:
+    for writes in (1e-4, 0.01, 1.0):
+        case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=50), dtype)
+        before = case.before.log_softmax(-1).unsqueeze(1)
+        change = case.after - before
+        centred = change - (before.exp() * change).sum(-1, keepdim=True)
+        exact = (before + 2 * centred).logsumexp(-1)
+        farthest = case.temperatures._farthest(case.divergence, case.divergence, case.extent, torch.zeros(50, 1))
+        assert (farthest >= exact - ROUNDING_NATS[dtype]).all()
+        assert (farthest.double() / exact).median() < 30
 
 
 def test_of_two_minima_the_lower_is_kept_wherever_steps_would_lead(make_last_layer: Callable) -> None:
