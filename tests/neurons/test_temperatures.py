@@ -118,30 +118,28 @@ def test_a_pair_at_a_position_is_few_and_all_of_them_are_many() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
-@pytest.mark.parametrize("is_known", [True, False])
 def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(
-    make_last_layer: Callable, writes: float, is_known: bool, dtype: torch.dtype
+    make_last_layer: Callable, writes: float, dtype: torch.dtype
 ) -> None:
-    case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=200), dtype)
-    known = case.least.to(dtype) if is_known else case.divergence
+    case, every = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=60), dtype), torch.arange(60)
     near = case.temperatures._divergence_at((UNCHANGED - 1, UNCHANGED + 1))
-    is_near = near > case.temperatures._farthest(known, case.divergence, case.extent, near)
-    every = torch.arange(200)
     above = case.temperatures._above_unchanged_at_nodes(Nodes.of(case.fields, case.writes.unembedding), every)
     far = [node for node in range(len(INVERSE_TEMPERATURES)) if node != UNCHANGED]
-    assert (above[:, far].amin(1) > known - case.divergence)[is_near].all()
-    assert is_near.double().mean() > {0.001: 0.99, 0.01: 0.95, 0.1: 0.5, 1.0: 0.0}[writes] - 1e-9
+    for known in (case.least.to(dtype), case.divergence):
+        is_near = near > case.temperatures._farthest(known, case.divergence, case.extent, near)
+        assert (above[:, far].amin(1) > known - case.divergence)[is_near].all()
+        assert is_near.double().mean() > {0.001: 0.99, 0.01: 0.95, 0.1: 0.3, 1.0: 0.0}[writes] - 1e-9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_how_far_a_better_temperature_may_be_is_at_least_what_the_whole_row_says(make_last_layer: Callable, dtype: torch.dtype) -> None:
     for writes in (1e-4, 0.01, 1.0):
-        case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=50), dtype)
+        case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=20), dtype)
         before = case.before.log_softmax(-1).unsqueeze(1)
         change = case.after - before
         centred = change - (before.exp() * change).sum(-1, keepdim=True)
         exact = (before + 2 * centred).logsumexp(-1)
-        farthest = case.temperatures._farthest(case.divergence, case.divergence, case.extent, torch.zeros(50, 1))
+        farthest = case.temperatures._farthest(case.divergence, case.divergence, case.extent, torch.zeros(20, 1))
         assert (farthest >= exact - ROUNDING_NATS[dtype]).all()
         assert (farthest.double() / exact).median() < 30
 
