@@ -153,7 +153,7 @@ class Wanted:
         """Of the changes."""
         optional = {
             "loss_scale_only": self.scale_only,
-            **dict.fromkeys(("argmax", "reciprocal_rank"), self.ranks),
+            **dict.fromkeys(RANKS, self.ranks),
             **dict.fromkeys(("divergence", "divergence_from_temperature"), self.temperature),
             **dict.fromkeys(("entropy_frozen_frequency", *(f"kl_from_frequency_{path}" for path in FROZEN)), self.every_variant),
         }
@@ -161,6 +161,7 @@ class Wanted:
 
 
 FROZEN = ("frozen_norm", "frozen_frequency")
+RANKS = ("argmax", "reciprocal_rank")  # changes that no series tells
 
 
 @dataclass(frozen=True)

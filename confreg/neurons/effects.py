@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from confreg.neurons.ablation import Ablation, Baseline, EffectChanges, Wanted
+from confreg.neurons.ablation import RANKS, Ablation, Baseline, EffectChanges, Wanted
 from confreg.neurons.effect_sizes import EffectSizes
 from confreg.neurons.exact import exact_changes
 from confreg.neurons.expanded import Changes, expanded_changes
@@ -183,7 +183,7 @@ class _Linear:
         """What series say, but for ranks, and for which pairs that is all; of the others it is not to be used."""
         groups, extent = self._groups(), self.reach.every
         without = groups.pop(0, slice(0, 0))
-        names = [name for name in wanted.names() if name not in ("argmax", "reciprocal_rank")]
+        names = [name for name in wanted.names() if name not in RANKS]
         found = [{name: torch.empty_like(self.at.scaled[:, without]) for name in names}]
         is_done = [torch.zeros_like(found[0]["loss"], dtype=torch.bool)]
         for order, neurons, moments in self._moments(groups, wanted):
@@ -215,7 +215,8 @@ class _Linear:
         above_top = there.near_top.more_above(self.writes, self.at, is_done)
         above_target = torch.where(is_top, above_top, there.near_target.more_above(self.writes, self.at, is_done & ~is_top))
         before = there.rank.expand_as(above_target)
-        return {"argmax": (above_top > 0).to(dtype), "reciprocal_rank": reciprocal_rank_change(before, before + above_target, dtype)}
+        found = (above_top > 0).to(dtype), reciprocal_rank_change(before, before + above_target, dtype)
+        return dict(zip(RANKS, found, strict=True))
 
 
 def _side_by_side(parts: list[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.linalg import vecdot
 
-from confreg.neurons.ablation import Ablation, Wanted
+from confreg.neurons.ablation import RANKS, Ablation, Wanted
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.ranks import count_of_ones, reciprocal_rank_change
 from confreg.neurons.series import Coefficients, Tilted
@@ -215,7 +215,7 @@ def _changes(
         changes["loss_scale_only"] = exact.loss(*exact.tilted(rows.scale_only, with_means=False))
     if wanted.ranks:
         is_number = total[0].divergence.isfinite()  # comparisons with nan would be answers too
-        for name, values in zip(("argmax", "reciprocal_rank"), exact.rank_changes(rows.total), strict=True):
+        for name, values in zip(RANKS, exact.rank_changes(rows.total), strict=True):
             changes[name] = torch.where(is_number, values, torch.nan)
     if wanted.temperature:
         changes["divergence"] = total[0].divergence.clamp(min=0)

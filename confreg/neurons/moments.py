@@ -79,13 +79,6 @@ class SharedMoments:
         """Whether it serves effects under these variants, and the best temperature where that is asked for."""
         return self.every_variant == every_variant and self.with_temperature >= with_temperature
 
-    def up_to(self, order: int) -> SharedMoments:
-        """Itself, with all that an expansion to this order needs."""
-        for _, parts in self.weighted_predictions(order) if order > self._order else ():
-            for _ in parts:
-                pass
-        return self
-
     def weighted_predictions(self, order: int) -> Iterator[tuple[slice, Iterator[tuple[slice, Float[Tensor, "weight part token"]]]]]:
         """For parts of the vocabulary: the prediction times those weights that take less than all of an order, and perhaps more after them,
         in parts of the positions that fit a core's cache. On the way this adds up what itself is to know up to that order."""

@@ -18,65 +18,71 @@ pytestmark = pytest.mark.heavy  # each starts a process that imports everything
 COMMITS = {name: hashlib.sha1(name.encode()).hexdigest() for name in ("main", "step0", "step4", "step16")}
 
 
-@pytest.fixture
-def hub(publish, tmp_path):
-    """The address of a server with one model, me/tiny, at four revisions; ``asked`` are the files that were fetched."""
-    folders = {name: publish("llama", seed=number, folder=tmp_path / "served" / name) for number, name in enumerate(COMMITS)}
-    by_name = {**folders, **{COMMITS[name]: folder for name, folder in folders.items()}}
-    asked = []
+class SmallHub(BaseHTTPRequestHandler):
+    """One model, me/tiny; its server's ``folders`` are those of the revisions by name and commit."""
 
-    class SmallHub(BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = self.path.partition("?")[0]
-            parts = path.strip("/").split("/")
-            if path == "/api/models/me/tiny/refs":
-                branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in COMMITS.items()]
-                self.answer(200, json.dumps({"branches": branches, "tags": [], "converts": []}).encode())
-            elif parts[:5] == ["api", "models", "me", "tiny", "tree"]:
-                names = sorted(each.name for each in by_name[parts[5]].iterdir()) if len(parts) == 6 else []
-                entries = [{"type": "file", "path": name, "oid": "0" * 40, "size": 1} for name in names]
-                self.answer(
-                    200 if entries else 404, json.dumps(entries).encode() if entries else b"", None, None if entries else "EntryNotFound"
-                )
-            elif parts[:3] == ["api", "models", "me"]:
-                revision = parts[5] if len(parts) > 5 else "main"
-                names = [{"rfilename": each.name} for each in by_name[revision].iterdir()]
-                commit = COMMITS.get(revision, revision)
-                self.answer(
-                    200, json.dumps({"id": "me/tiny", "sha": commit, "siblings": names, "tags": [], "private": False}).encode(), commit
-                )
-            elif parts[:3] == ["me", "tiny", "resolve"] and parts[3] in by_name:
-                file = by_name[parts[3]] / "/".join(parts[4:])
-                commit = COMMITS.get(parts[3], parts[3])
-                if file.is_file():
-                    if self.command == "GET":
-                        asked.append((commit, file.name))
-                    self.answer(200, file.read_bytes(), commit)
-                else:
-                    self.answer(404, b"", commit, "EntryNotFound")
-            else:
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        match path.strip("/").split("/"):
+            case ["api", "models", "me", "tiny", "refs"]:
+                self.answer_with_revisions()
+            case ["api", "models", "me", "tiny", "tree", revision, *inner]:
+                self.answer_with_entries(revision, inner)
+            case ["api", "models", "me", _, *rest]:
+                self.answer_with_model(rest[1] if len(rest) > 1 else "main")
+            case ["me", "tiny", "resolve", revision, *file] if revision in self.server.folders:
+                self.answer_with_file(revision, "/".join(file))
+            case _:
                 self.answer(404, b"{}", None, "RevisionNotFound" if "me/tiny" in path else "RepoNotFound")
 
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
-        def answer(self, status, content, commit=None, error=None):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            if commit:
-                self.send_header("X-Repo-Commit", commit)
-            if error:
-                self.send_header("X-Error-Code", error)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
+    def answer_with_revisions(self):
+        branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in COMMITS.items()]
+        self.answer(200, json.dumps({"branches": branches, "tags": [], "converts": []}).encode())
 
-        def log_message(self, *_):
-            pass
+    def answer_with_entries(self, revision, inner):
+        names = [] if inner else sorted(each.name for each in self.server.folders[revision].iterdir())
+        entries = [{"type": "file", "path": name, "oid": "0" * 40, "size": 1} for name in names]
+        self.answer(*((200, json.dumps(entries).encode()) if entries else (404, b"", None, "EntryNotFound")))
 
+    def answer_with_model(self, revision):
+        names = [{"rfilename": each.name} for each in self.server.folders[revision].iterdir()]
+        commit = COMMITS.get(revision, revision)
+        self.answer(200, json.dumps({"id": "me/tiny", "sha": commit, "siblings": names, "tags": [], "private": False}).encode(), commit)
+
+    def answer_with_file(self, revision, name):
+        file, commit = self.server.folders[revision] / name, COMMITS.get(revision, revision)
+        if not file.is_file():
+            self.answer(404, b"", commit, "EntryNotFound")
+            return
+        if self.command == "GET":
+            self.server.asked.append((commit, file.name))
+        self.answer(200, file.read_bytes(), commit)
+
+    def answer(self, status, content, commit=None, error=None):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        if commit:
+            self.send_header("X-Repo-Commit", commit)
+        if error:
+            self.send_header("X-Error-Code", error)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(publish, tmp_path):
+    """A server with one model, me/tiny, at four revisions; ``asked`` are the files that were fetched."""
+    folders = {name: publish("llama", seed=number, folder=tmp_path / "served" / name) for number, name in enumerate(COMMITS)}
     server = ThreadingHTTPServer(("127.0.0.1", 0), SmallHub)
+    server.folders, server.asked = {**folders, **{COMMITS[name]: folder for name, folder in folders.items()}}, []
     Thread(target=server.serve_forever, daemon=True).start()
-    server.asked = asked
     yield server
     server.shutdown()
     server.server_close()

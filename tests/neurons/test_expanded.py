@@ -5,14 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from confreg.neurons.ablation import Wanted
+from confreg.neurons.ablation import RANKS, Wanted
 from confreg.neurons.effects import coefficients
 from confreg.neurons.exact import exact_changes
 from confreg.neurons.expanded import expanded_changes
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.moments import Moments, SharedMoments
-
-RANKS = {"argmax", "reciprocal_rank"}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +25,7 @@ def test_effects_of_small_changes_are_those_of_whole_rows(make_last_layer: Calla
     found = expanded_changes(fields, ablation.writes, at, moments, wanted)
     pair = torch.ones_like(at.scaled).nonzero(as_tuple=True)
     expected = exact_changes(fields, ablation, at, pair, wanted)
-    assert set(found) == set(wanted.names()) - RANKS
+    assert set(found) == set(wanted.names()) - set(RANKS)
     if wanted.temperature:
         least = found["divergence_from_temperature"].flatten()
         is_within_reach = ~least.isnan()

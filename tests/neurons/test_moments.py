@@ -98,12 +98,16 @@ def test_products_are_the_prediction_times_powers_of_the_fields(make_last_layer:
 def test_shared_moments_grow_with_the_order_that_is_asked_for_and_then_stay(make_last_layer: Callable) -> None:
     baseline, ablation = make_last_layer().fast_inputs()
     shared = SharedMoments(PositionFields.of(baseline), ablation.writes.unembedding, False)
-    few = dict(shared.up_to(2).with_unembedding)
-    many = dict(shared.up_to(5).with_unembedding)
+
+    def after(order: int) -> dict[Weight, Tensor]:
+        assert [each for each, _ in Moments.of_groups(shared, {order: ablation.writes})] == [order]
+        return dict(shared.with_unembedding)
+
+    few, many = after(2), after(5)
     assert set(few) < set(many)
     for weight, each in few.items():
         torch.testing.assert_close(many[weight], each, atol=1e-12, rtol=1e-12)
-    assert shared.up_to(3).with_unembedding[Weight()] is many[Weight()]
+    assert after(3)[Weight()] is many[Weight()]
 
 
 def test_central_moments_are_those_around_the_mean() -> None:

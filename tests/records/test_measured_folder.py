@@ -92,7 +92,7 @@ def test_another_request_or_source_is_refused_by_name_with_the_next_move(make, r
 def test_a_run_that_was_moved_or_renamed_with_its_measurements_is_the_same(make, tmp_path):
     with make(config={"seed": 0, "run": {"name": "a"}}) as folder:
         folder.write(0, records_of(0))
-    make(config={"seed": 0, "run": {"name": "b"}}, folder=tmp_path / "elsewhere")
+    assert make(config={"seed": 0, "run": {"name": "b"}}, folder=tmp_path / "elsewhere").has(0)
 
 
 def test_a_setting_that_did_not_exist_yet_had_its_default(make):
