@@ -35,7 +35,7 @@ from confreg.neurons.fields import PositionFields
 from confreg.neurons.moment_weights import tensors_of_series
 from confreg.neurons.moments import Moments, SharedMoments
 from confreg.neurons.orders import cheapest_orders, reaches
-from confreg.neurons.ranks import Neighbours, reciprocal_rank_change
+from confreg.neurons.ranks import Neighbours, count_of_ones, reciprocal_rank_change
 from confreg.neurons.reach import Reach
 from confreg.neurons.series import Coefficients
 from confreg.neurons.temperatures import Temperatures
@@ -114,7 +114,7 @@ class _Positions:
     def rank(self) -> Tensor:
         """Tokens above the target."""
         logits = self.baseline.logits()
-        return (logits > logits.gather(-1, self.baseline.targets.unsqueeze(-1))).sum(-1, keepdim=True)
+        return count_of_ones(logits > logits.gather(-1, self.baseline.targets.unsqueeze(-1)), logits.dtype).unsqueeze(-1)
 
     def shared_moments(self, unembedding: Tensor, wanted: Wanted) -> SharedMoments:
         """Those that all neurons with this unembedding share, and perhaps more."""
@@ -215,7 +215,7 @@ class _Linear:
         above_top = there.near_top.more_above(self.writes, self.at, is_done)
         above_target = torch.where(is_top, above_top, there.near_target.more_above(self.writes, self.at, is_done & ~is_top))
         before = there.rank.expand_as(above_target)
-        found = (above_top > 0).to(dtype), reciprocal_rank_change(before, before + above_target, dtype)
+        found = (above_top > 0).to(dtype), reciprocal_rank_change(before, before + above_target)
         return dict(zip(RANKS, found, strict=True))
 
 

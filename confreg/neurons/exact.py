@@ -47,12 +47,12 @@ class RowsOfPairs:
         """The rows of some pairs; ``at`` holds these pairs alone."""
         position, neuron = pair
         baseline = fields.baseline
-        scaled, write = baseline.scaled_logits[position].to(dtype), ablation.writes.rows(position, neuron).to(dtype)
+        scaled, write = baseline.scaled_logits.index_select(0, position).to(dtype), ablation.writes.rows(position, neuron).to(dtype)
         a, c, frozen_c = (each.to(dtype).unsqueeze(-1) for each in (at.scaled, at.write, at.write_frozen_norm))
         frozen_norm, scale_only = frozen_c * write, a * scaled
         total = torch.addcmul(scale_only, c, write)
         if ablation.post is not None:
-            along = ablation.post.norm_change[pair].to(dtype).unsqueeze(-1) * ablation.post.logits[position].to(dtype)
+            along = ablation.post.norm_change[pair].to(dtype).unsqueeze(-1) * ablation.post.logits.index_select(0, position).to(dtype)
             total, frozen_norm = total + (1 + a) * along, frozen_norm + along
         if baseline.softcap is not None:
             uncapped = scaled + baseline.output_bias.to(dtype)
@@ -75,7 +75,11 @@ def _prediction(fields: PositionFields, position: Int[Tensor, "pair"], dtype: to
     """Probabilities, centred logits and centred log-frequencies of each pair's position."""
     if dtype == fields.log_partition.dtype:
         every = fields.every
-        return every.probability[position], every.logit[position], every.log_frequency[position]
+        return (
+            every.probability.index_select(0, position),
+            every.logit.index_select(0, position),
+            every.log_frequency.index_select(0, position),
+        )
     logits, log_q = fields.baseline.in_float64(position).logits(), fields.baseline.frequency_log_probs.to(dtype)
     p = logits.softmax(-1)
     return p, logits - (p * logits).sum(-1, keepdim=True), log_q - (p @ log_q).unsqueeze(-1)
@@ -132,8 +136,8 @@ class Exact:
         """Whether another token is the most likely one, 1 or 0, and the change of 1 / (rank + 1) of the target; ties change nothing."""
         before, after = self.rows.logit, self.rows.logit + change
         is_another = (after.amax(-1) > after.gather(-1, self.top).squeeze(-1)).to(change.dtype)
-        before, after = (count_of_ones(each.gt(each.gather(-1, self.targets)).to(each.dtype).sum(-1)) for each in (before, after))
-        return is_another, reciprocal_rank_change(before, after, change.dtype)
+        before, after = (count_of_ones(each > each.gather(-1, self.targets), each.dtype) for each in (before, after))
+        return is_another, reciprocal_rank_change(before, after)
 
     def least_divergence(self, tilted: Tilted, centred: Rows) -> Float[Tensor, "pair"]:
         """Smallest D(p_β || p') over temperatures β > 0 of the unablated prediction; of a large change there may be several minima."""

@@ -35,7 +35,8 @@ def nearest_minimum(
         if not goes_on.any():
             break
         if not goes_on.all():  # pairs that have arrived cost nothing more
-            parts = (each[goes_on] for each in (active, enough, beta, added, step, gain, probability, logit, change))
+            left = goes_on.nonzero()[:, 0]
+            parts = (each.index_select(0, left) for each in (active, enough, beta, added, step, gain, probability, logit, change))
             active, enough, beta, added, step, gain, probability, logit, change = parts
         tried, next_step, next_gain = _above_unchanged(beta + step, probability, logit, change)
         is_better = tried < added

@@ -172,9 +172,9 @@ class Temperatures:
 
     def _rows(self, pair: Pair) -> Rows:
         every, at = self.fields.every, self.at.part(pair)
-        p, change = every.probability[pair[0]], at.scaled.unsqueeze(-1) * every.scaled[pair[0]]
+        p, change = every.probability.index_select(0, pair[0]), every.scaled.index_select(0, pair[0]).mul_(at.scaled.unsqueeze(-1))
         change.addcmul_(at.write.unsqueeze(-1), self.writes.rows(*pair))
-        return Rows(p, every.logit[pair[0]], change.sub_(vecdot(p, change).unsqueeze(-1)))
+        return Rows(p, every.logit.index_select(0, pair[0]), change.sub_(vecdot(p, change).unsqueeze(-1)))
 
 
 def _log_mean_exp_of_twice(extent: Extent) -> Float[Tensor, "position neuron"]:

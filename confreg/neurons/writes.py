@@ -59,11 +59,14 @@ class NeuronWrites:
         """To a few tokens for each pair."""
         if self.matrix is not None:
             return self.matrix[neurons.unsqueeze(-1), tokens]
-        return (self.unembedding[tokens] * self.w_out[neurons].unsqueeze(1)).sum(-1)
+        each = self.unembedding.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
+        return (each @ self.w_out.index_select(0, neurons).unsqueeze(-1)).squeeze(-1)
 
     def to_tokens_of(self, tokens: Int[Tensor, "position token"]) -> Float[Tensor, "position token neuron"]:
         """Of every neuron, for some tokens of each position."""
-        return self.unembedding[tokens] @ self.w_out.T if self._by_token is None else self._by_token[tokens]
+        each = tokens.flatten()
+        written = self.unembedding.index_select(0, each) @ self.w_out.T if self._by_token is None else self._by_token.index_select(0, each)
+        return written.view(*tokens.shape, -1)
 
     def to_tokens(self, tokens: slice) -> Float[Tensor, "neuron part"]:
         """Of every neuron, for some of the vocabulary."""
@@ -71,7 +74,7 @@ class NeuronWrites:
 
     def rows(self, positions: Int[Tensor, "pair"], neurons: Int[Tensor, "pair"]) -> Float[Tensor, "pair vocab"]:
         """One whole row for each pair of position and neuron."""
-        return self.w_out[neurons] @ self.unembedding.T if self.matrix is None else self.matrix[neurons]
+        return self.w_out.index_select(0, neurons) @ self.unembedding.T if self.matrix is None else self.matrix.index_select(0, neurons)
 
     def along(self, directions: Float[Tensor, "*direction vocab"]) -> Float[Tensor, "*direction neuron"]:
         """Inner products with directions over the vocabulary."""
