@@ -76,12 +76,12 @@ class PostNorm:
     def part(self, positions: slice, neurons: slice | Tensor) -> PostNorm:
         """The same for some of the positions and neurons."""
         return PostNorm(
-            self.norm_change[positions, neurons],
-            self.write_change[positions, neurons],
+            some_pairs(self.norm_change, positions, neurons),
+            some_pairs(self.write_change, positions, neurons),
             self.logits[positions],
             self.residual_along[positions],
             self.square[positions],
-            self.along_write[positions, neurons],
+            some_pairs(self.along_write, positions, neurons),
         )
 
 
@@ -130,14 +130,21 @@ class Ablation:
     def part(self, positions: slice, neurons: slice | Tensor) -> Ablation:
         """The same for some of the positions and neurons."""
         return Ablation(
-            self.activation_change[positions, neurons],
-            self.residual_along_write[positions, neurons],
-            self.write_norm[neurons] if self.write_norm.ndim == 1 else self.write_norm[positions, neurons],
+            some_pairs(self.activation_change, positions, neurons),
+            some_pairs(self.residual_along_write, positions, neurons),
+            self.write_norm[neurons] if self.write_norm.ndim == 1 else some_pairs(self.write_norm, positions, neurons),
             self.writes.within(positions, neurons),
             self.d_model,
             self.scale_is_fixed,
             None if self.post is None else self.post.part(positions, neurons),
         )
+
+
+def some_pairs(
+    values: Float[Tensor, "position neuron"], positions: slice, neurons: slice | Int[Tensor, "part"]
+) -> Float[Tensor, "some part"]:
+    """Of some positions and neurons; neurons by number are many times faster this way than by indexing."""
+    return values[positions, neurons] if isinstance(neurons, slice) else values[positions].index_select(1, neurons)
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,9 @@ def _changes(there: _Positions, ablation: Ablation, wanted: Wanted) -> Changes:
     if (orders == orders[0]).all():
         return _Linear(there, ablation, writes, at, reach, orders).changes(wanted)
     orders, by_order = orders.sort(stable=True)  # side by side, neurons of one order are a view
-    some, at, reach = ablation.part(slice(None), by_order), at.part((slice(None), by_order)), reach.of_neurons(by_order)
+    some, reach = ablation.part(slice(None), by_order), reach.of_neurons(by_order)
     assert isinstance(some.writes, NeuronWrites)
-    changes, as_before = _Linear(there, some, some.writes, at, reach, orders).changes(wanted), by_order.argsort()
+    changes, as_before = _Linear(there, some, some.writes, reach.at, reach, orders).changes(wanted), by_order.argsort()
     return {name: values.index_select(1, as_before) for name, values in changes.items()}
 
 

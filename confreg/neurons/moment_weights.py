@@ -67,6 +67,30 @@ def highest_powers(order: int, every_variant: bool = False, is_folded: bool = Fa
     return dict(sorted(powers.items(), key=lambda each: not each[1]))
 
 
+class Family(NamedTuple):
+    """The weights with one power of y: how many powers of f there are, from 0 on, with each power of h and each of the write."""
+
+    logit: int
+    counts: tuple[tuple[int, ...], ...]  # [power of h][power of the write]; never growing along either
+
+    def count(self, log_frequency: int, write: int) -> int:
+        """Powers of f with these of h and of the write."""
+        if log_frequency >= len(self.counts) or write >= len(self.counts[log_frequency]):
+            return 0
+        return self.counts[log_frequency][write]
+
+
+@cache
+def families(order: int, every_variant: bool = False, is_folded: bool = False, with_temperature: bool = True) -> tuple[Family, ...]:
+    """The weights of ``highest_powers``, ascending by the power of y, which leaves none out."""
+    powers = highest_powers(order, every_variant, is_folded, with_temperature)
+    found: list[Family] = []
+    while some := [(weight, power) for weight, power in powers.items() if weight.logit == len(found)]:
+        rows = [[power for weight, power in some if weight.log_frequency == each] for each in range(order + 1)]
+        found.append(Family(len(found), tuple(tuple(sum(power >= k for power in row) for k in range(max(row) + 1)) for row in rows if row)))
+    return tuple(found)
+
+
 @cache
 def tensors_of_series(order: int, every_variant: bool = False, is_folded: bool = False) -> int:
     """For each pair at once: moments, each weight's mean under the tilted prediction, and what is made of them."""

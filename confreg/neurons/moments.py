@@ -5,49 +5,47 @@ With B a neuron's write and, at a position, the centred fields y (logits), f (sc
     E_p[y^i f^j h^l (B - E_p B)^k]
 
 for all pairs of position and neuron. Each is a product of two matrices, one without neurons and one without positions, so that
-position x neuron x vocabulary is never formed; the first power of B goes through the width of the residual instead of the neurons. Where
-the logits have neither bias nor cap, f is y, and moments that are then the same are computed once.
+position x neuron x vocabulary is never formed. The log-frequencies are the same at all positions but for their mean, so that their powers
+go with those of B to the side without positions, and are centred afterwards; the first power of B goes through the width of the residual
+instead of the neurons. Where the logits have neither bias nor cap, f is y, and moments that are then the same are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from confreg.neurons.fields import Fields, PositionFields
-from confreg.neurons.moment_weights import Weight, folded, highest_powers, orders_of_moments, orders_of_weights
+from confreg.neurons.moment_weights import Family, Weight, families, folded, orders_of_weights
 from confreg.neurons.writes import NeuronWrites, slices
 
 TOKENS_AT_ONCE = 1024
-ELEMENTS_IN_CACHE = 2**21  # weight x position x token
+FEWEST_TOKENS = 256  # a product with less inside is not worth reading its sums for
+ELEMENTS_AT_ONCE = 2**22  # weight x position x token
 KNOWN = {Weight(): 1.0, Weight(1): 0.0, Weight(0, 1): 0.0, Weight(0, 0, 1): 0.0}  # the whole probability, and means of centred fields
 
+Place = tuple[int, int]  # powers of y and of h; moments of one place are stacked by the power of f
+Weighted = dict[int, Float[Tensor, "_ position part"]]  # p y^i f^j for each i, stacked by j
 
-def products(fields: Fields, weights: Collection[Weight]) -> Float[Tensor, "weight position part"]:
-    """The prediction times each of the weights, of which every one is a product of another with one more field."""
-    weighted = fields.probability.new_empty(len(weights), *fields.probability.shape)
-    for place, source, field in _recipe(tuple(weights)):
-        if field is None:
-            weighted[place] = fields.probability
+
+def weighted_predictions(fields: Fields, n_scaled: Sequence[int]) -> Weighted:
+    """p y^i f^j for each power of y from 0 on, with as many powers of f as are given for it."""
+    weighted: Weighted = {}
+    first = fields.probability
+    for logit, n_powers in enumerate(n_scaled):
+        some = weighted[logit] = first.new_empty(n_powers, *first.shape)
+        if logit:
+            torch.mul(weighted[logit - 1][0], fields.logit, out=some[0])
         else:
-            torch.mul(weighted[source], getattr(fields, field), out=weighted[place])
+            some[0] = first
+        for scaled in range(1, n_powers):
+            torch.mul(some[scaled - 1], fields.scaled, out=some[scaled])
     return weighted
-
-
-@cache
-def _recipe(weights: tuple[Weight, ...]) -> list[tuple[int, int, str | None]]:
-    """For the place of each weight that of the one before, and the field that comes to it; None: it is the prediction itself."""
-    place = {weight: place for place, weight in enumerate(weights)}
-    steps: list[tuple[int, int, str | None]] = []
-    for weight in sorted(place, key=sum):
-        field = "log_frequency" if weight.log_frequency else "logit" if weight.logit else "scaled"
-        steps.append((place[weight], place[weight.without_last], field) if any(weight) else (place[weight], 0, None))
-    return steps
 
 
 class SharedMoments:
@@ -71,59 +69,82 @@ class SharedMoments:
         self.fields, self.unembedding = fields, unembedding
         self.every_variant, self.with_temperature = every_variant, with_temperature
         self.is_folded = fields.baseline.has_scaled_logits
-        self.means: dict[Weight, Float[Tensor, "position 1"]] = {}
-        self.with_unembedding: dict[Weight, Float[Tensor, "position d_model"]] = {}
+        centre_of_all = fields.mean_log_frequency.mean()  # near the means of all positions: little is lost in putting theirs to zero
+        self.log_frequency = fields.baseline.frequency_log_probs - centre_of_all
+        self.mean_log_frequency = (fields.mean_log_frequency - centre_of_all).unsqueeze(-1)
+        self.means: dict[Place, Float[Tensor, "_ position 1"]] = {}
+        self.with_unembedding: dict[Place, Float[Tensor, "_ position d_model"]] = {}
         self._order = 0
 
     def has_all(self, every_variant: bool, with_temperature: bool) -> bool:
         """Whether it serves effects under these variants, and the best temperature where that is asked for."""
         return self.every_variant == every_variant and self.with_temperature >= with_temperature
 
-    def weighted_predictions(self, order: int) -> Iterator[tuple[slice, Iterator[tuple[slice, Float[Tensor, "weight part token"]]]]]:
-        """For parts of the vocabulary: the prediction times those weights that take less than all of an order, and perhaps more after them,
-        in parts of the positions that fit a core's cache. On the way this adds up what itself is to know up to that order."""
-        weights = highest_powers(order, self.every_variant, self.is_folded, self.with_temperature)
+    def families(self, order: int, with_temperature: bool) -> tuple[Family, ...]:
+        """Of the weights of an expansion to some order."""
+        return families(order, self.every_variant, self.is_folded, with_temperature)
+
+    def weighted_predictions(self, order: int) -> Iterator[tuple[slice, Weighted]]:
+        """For parts of the vocabulary: the prediction times those weights that meet higher powers of the write in an expansion to an order,
+        and perhaps more after them. On the way this adds up what itself is to know up to that order."""
+        every = self.families(order, self.with_temperature)
         is_known = order <= self._order
-        if is_known:
-            weights = {weight: power for weight, power in weights.items() if power > 1}  # they come first
-        sums = None if is_known else self._no_sums(weights)
-        for tokens in slices(len(self.unembedding), TOKENS_AT_ONCE):
-            yield tokens, self._parts(tokens, weights, sums)
-        if sums is not None:
-            self._keep(weights, sums)
+        n_scaled = [n for n in (family.count(0, 2 if is_known else 0) for family in every) if n]
+        if not is_known:
+            self._begin(every)
+        of_all = len(self.fields.log_partition) * sum(n_scaled)
+        for tokens in slices(len(self.unembedding), min(TOKENS_AT_ONCE, max(FEWEST_TOKENS, ELEMENTS_AT_ONCE // of_all))):
+            weighted = weighted_predictions(self.fields.of_tokens(tokens), n_scaled)
+            if not is_known:
+                self._add(every, tokens, weighted)
+            yield tokens, weighted
+        if not is_known:
+            self._centre(every)
             self._order = order
 
-    def _no_sums(self, weights: Mapping[Weight, int]) -> tuple[Tensor, Tensor]:
-        means = self.unembedding.new_zeros(len(weights), len(self.fields.log_partition), 1)
-        return means, means.new_zeros(sum(map(bool, weights.values())), means.shape[1], self.unembedding.shape[1])
+    def powers_of_log_frequency(self, tokens: slice, highest: int) -> Float[Tensor, "power part"]:
+        """From 0 on, not centred."""
+        powers = torch.arange(highest + 1, device=self.log_frequency.device)
+        return self.log_frequency[tokens] ** powers.unsqueeze(-1)
 
-    def _parts(
-        self, tokens: slice, weights: Collection[Weight], sums: tuple[Tensor, Tensor] | None
-    ) -> Iterator[tuple[slice, Float[Tensor, "weight part token"]]]:
-        fields = self.fields.of_tokens(tokens)
-        for positions in slices(len(self.fields.log_partition), ELEMENTS_IN_CACHE // (len(weights) * (tokens.stop - tokens.start))):
-            weighted = products(fields.part(positions), weights)
-            if sums is not None:
-                means, with_unembedding = sums
-                means[:, positions] += weighted.sum(-1, keepdim=True)
-                with_unembedding[:, positions] += weighted[: len(with_unembedding)] @ self.unembedding[tokens]
-            yield positions, weighted
+    def _begin(self, every: Sequence[Family]) -> None:
+        shape = len(self.fields.log_partition), self.unembedding.shape[1]
+        for family in every:
+            for each in range(len(family.counts)):
+                self.with_unembedding[family.logit, each] = self.unembedding.new_empty(family.count(each, 1), *shape)
 
-    def _keep(self, weights: Collection[Weight], sums: tuple[Tensor, Tensor]) -> None:
-        self.means, self.with_unembedding = (dict(zip(weights, each, strict=False)) for each in sums)
-        for weight in KNOWN.keys() & self.means.keys():  # what rounding makes of it would be larger than a small effect
-            self.means[weight] = torch.full_like(self.means[weight], KNOWN[weight])
+    def _add(self, every: Sequence[Family], tokens: slice, weighted: Weighted) -> None:
+        raised, is_first = self.powers_of_log_frequency(tokens, max(len(family.counts) for family in every) - 1), tokens.start == 0
+        for family in every:
+            for power, found in enumerate(_means(weighted[family.logit], family, raised)):
+                place = family.logit, power
+                self.means[place] = found if is_first else self.means[place] + found
+        for power, of_tokens in enumerate(raised):
+            unembedding = self.unembedding[tokens] * of_tokens.unsqueeze(-1) if power else self.unembedding[tokens]
+            for family in every:
+                if n := family.count(power, 1):
+                    add_product(self.with_unembedding[family.logit, power], weighted[family.logit][:n], unembedding, is_first)
+
+    def _centre(self, every: Sequence[Family]) -> None:
+        for store in (self.means, self.with_unembedding):
+            for family in every:
+                centre([store[family.logit, power] for power in range(len(family.counts))], self.mean_log_frequency)
+        for weight in KNOWN.keys():  # what rounding makes of it would be larger than a small effect
+            place = weight.logit, weight.log_frequency
+            if len(self.means.get(place, ())) > weight.scaled:
+                self.means[place][weight.scaled] = KNOWN[weight]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Central moments: those of a weight without the write, [position, 1], then with its powers, [position, neuron]."""
+    """Central moments: of each place those without the write, [weight, position, 1], then with its powers, [weight, position, neuron]."""
 
-    of_key: Mapping[Weight, list[Float[Tensor, "position _"]]]
+    of_place: Mapping[Place, list[Float[Tensor, "_ position _"]]]
     mean_write: Float[Tensor, "position neuron"]  # E_p B
     order: int
     every_variant: bool
     is_folded: bool
+    _of_key: dict[Weight, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of_groups(
@@ -136,14 +157,18 @@ class Moments:
             groups: writes by order.
             with_temperature: also for the best temperature, as ``shared`` must be.
         """
-        sums, every_variant = _PowerSums(shared, groups), shared.every_variant
+        sums = _PowerSums(shared, groups)
         for order in groups:
-            powers = highest_powers(order, every_variant, shared.is_folded, with_temperature)
-            raw = {weight: sums.raw(weight, order, power) for weight, power in powers.items()}
-            mean = raw[Weight()][1].clone()  # the moments take its place
-            for moments in raw.values():
+            of_place = sums.of_order(order, shared.families(order, with_temperature))
+            mean = of_place[0, 0][1][0].clone()  # the central moment takes its place
+            for moments in of_place.values():
                 centre(moments, mean)
-            yield order, cls(raw, mean, order, every_variant, shared.is_folded)
+            yield order, cls(of_place, mean, order, shared.every_variant, shared.is_folded)
+
+    def part(self, positions: slice) -> Moments:
+        """Those of some positions."""
+        of_place = {place: [each[:, positions] for each in moments] for place, moments in self.of_place.items()}
+        return Moments(of_place, self.mean_write[positions], self.order, self.every_variant, self.is_folded)
 
     def key(self, weight: Weight) -> Weight:
         """Under which its moments are kept."""
@@ -155,57 +180,77 @@ class Moments:
 
     def of(self, weight: Weight) -> list[Float[Tensor, "position _"]]:
         """E[w (B - b)^k] for k = 0, 1, … as far as the order goes, or one further where f is y."""
-        return self.of_key[self.key(weight)]
+        key = self.key(weight)
+        if key not in self._of_key:
+            stacked = self.of_place[key.logit, key.log_frequency]
+            self._of_key[key] = [each[key.scaled] for each in stacked if len(each) > key.scaled]
+        return self._of_key[key]
 
 
 class _PowerSums:
-    """Raw moments with the second and higher powers of the write, added up over parts of the vocabulary. The weights that take least of an
-    order come first, so that those that go with any power of the write are one matrix."""
+    """Moments with the second and higher powers of the write, added up over parts of the vocabulary; neither it nor the log-frequencies are
+    centred until all are."""
 
     def __init__(self, shared: SharedMoments, groups: Mapping[int, NeuronWrites]) -> None:
-        self.shared, self.groups, highest = shared, groups, max(groups)
-        every = orders_of_moments(highest, shared.every_variant, shared.is_folded)
-        self.taken = {weight: taken for weight, taken in every.items() if taken <= highest - 2}
-        self.place, n_positions = {weight: place for place, weight in enumerate(self.taken)}, len(shared.fields.log_partition)
-        self.sums = {
-            (order, power): writes.w_out.new_zeros(self._n_weights(order - power), n_positions, len(writes.w_out))
-            for order, writes in groups.items()
-            for power in range(2, order + 1)
-        }
-        for tokens, parts in shared.weighted_predictions(highest):
-            self._add(tokens, parts)
+        self.shared, self.groups, n_positions = shared, groups, len(shared.fields.log_partition)
+        self.sums: dict[tuple[int, Place, int], Float[Tensor, "_ position neuron"]] = {}
+        for order, writes in groups.items():
+            for family, power in product(shared.families(order, False), range(2, order + 1)):
+                for each in range(len(family.counts)):
+                    shape = family.count(each, power), n_positions, len(writes.w_out)
+                    self.sums[order, (family.logit, each), power] = writes.w_out.new_empty(shape)
+        for tokens, weighted in shared.weighted_predictions(max(groups)):
+            self._add(tokens, weighted)
 
-    def _n_weights(self, order_left: int) -> int:
-        return sum(taken <= order_left for taken in self.taken.values())
+    def _add(self, tokens: slice, weighted: Weighted) -> None:
+        of_tokens = self.shared.powers_of_log_frequency(tokens, max(self.groups))
+        for order, writes in self.groups.items():
+            every, written = self.shared.families(order, False), writes.to_tokens(tokens)
+            raised = written
+            for power in range(2, order + 1):
+                raised = raised * written
+                for each in range(max(len(family.counts) for family in every)):
+                    some = [(family.logit, n) for family in every if (n := family.count(each, power))]
+                    right = (raised * of_tokens[each] if each else raised).T if some else raised
+                    for logit, n in some:
+                        add_product(self.sums[order, (logit, each), power], weighted[logit][:n], right, is_first=tokens.start == 0)
 
-    def _add(self, tokens: slice, parts: Iterator[tuple[slice, Float[Tensor, "weight part token"]]]) -> None:
-        raised = {key: sums for order, writes in self.groups.items() for key, sums in _powers(order, writes.to_tokens(tokens))}
-        for positions, weighted in parts:
-            for key, power_of_write in raised.items():
-                sums = self.sums[key]
-                part = weighted[: len(sums)].flatten(0, 1) @ power_of_write.T
-                sums[:, positions] += part.view(len(sums), -1, sums.shape[-1])
-
-    def raw(self, weight: Weight, order: int, highest_power: int) -> list[Tensor]:
-        """The mean of a weight, and its moments with every power of a group's writes from the first."""
-        moments = [self.shared.means[weight]]
-        if highest_power:
-            moments.append(self.shared.with_unembedding[weight] @ self.groups[order].w_out.T)
-        if highest_power < 2:
-            return moments
-        return moments + [self.sums[order, power][self.place[weight]] for power in range(2, highest_power + 1)]
-
-
-def _powers(order: int, written: Float[Tensor, "neuron token"]) -> Iterator[tuple[tuple[int, int], Float[Tensor, "neuron token"]]]:
-    """Powers of what is written from the second on, with order and power as key."""
-    raised = written
-    for power in range(2, order + 1):
-        raised = raised * written
-        yield (order, power), raised
+    def of_order(self, order: int, every: Sequence[Family]) -> dict[Place, list[Tensor]]:
+        """The moments of each place by the power of one group's writes; log-frequencies are centred, the write is not."""
+        shared, w_out = self.shared, self.groups[order].w_out
+        for family, power in product(shared.families(order, False), range(2, order + 1)):
+            centre([self.sums[order, (family.logit, each), power] for each in range(len(family.counts))], shared.mean_log_frequency)
+        of_place: dict[Place, list[Tensor]] = {}
+        for family in every:
+            for each in range(len(family.counts)):
+                place = family.logit, each
+                of_place[place] = [shared.means[place][: family.count(each, 0)]]
+                if n := family.count(each, 1):
+                    of_place[place].append(shared.with_unembedding[place][:n] @ w_out.T)
+                of_place[place] += [self.sums[order, place, power] for power in range(2, len(family.counts[each]))]
+        return of_place
 
 
-def centre(raw: list[Float[Tensor, "position _"]], mean: Float[Tensor, "position neuron"]) -> None:
-    """Make E[w (B - b)^k] of E[w B^k], k = 0, 1, …, in place: every pass puts one more factor B - b in the place of a B."""
+def _means(
+    weighted: Float[Tensor, "weight position token"], family: Family, raised: Float[Tensor, "power token"]
+) -> Iterator[Float[Tensor, "_ position 1"]]:
+    """With each power of the log-frequencies from 0 on; those above it are few and go through one product."""
+    yield weighted[: family.count(0, 0)].sum(-1, keepdim=True)
+    with_powers = weighted[: family.count(1, 0)] @ raised[1 : len(family.counts)].T
+    for power in range(1, len(family.counts)):
+        yield with_powers[: family.count(power, 0), :, power - 1 : power]
+
+
+def add_product(
+    sums: Float[Tensor, "weight position column"], left: Float[Tensor, "weight position token"], right: Tensor, is_first: bool
+) -> None:
+    """Add a matrix product for every weight; the first one takes the place of what is there."""
+    sums.view(-1, sums.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, beta=0 if is_first else 1)
+
+
+def centre(raw: Sequence[Float[Tensor, "... position _"]], mean: Float[Tensor, "position _"]) -> None:
+    """Make E[w (B - b)^k] of E[w B^k], k = 0, 1, …, in place: every pass puts one more factor B - b in the place of a B. With higher powers
+    there may be fewer weights."""
     for first in range(1, len(raw)):
         for power in range(len(raw) - 1, first - 1, -1):
-            raw[power].addcmul_(raw[power - 1], mean, value=-1.0)
+            raw[power].addcmul_(raw[power - 1][: len(raw[power])], mean, value=-1.0)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from confreg.neurons.moment_weights import highest_powers, orders_of_moments
+from confreg.neurons.moment_weights import families, orders_of_moments
 from confreg.neurons.reach import Extent
 
 ORDERS = (2, 3, 4, 5, 6, 8)
@@ -57,8 +57,9 @@ def cost_of_pair(order: int, is_folded: bool = False) -> float:
 @cache
 def cost_of_position(order: int, d_model: int, is_folded: bool = False) -> float:
     """Of what all neurons share where ``order`` is the highest."""
-    powers = highest_powers(order, is_folded=is_folded).values()
-    return len(powers) * COST_OF_WEIGHT + sum(map(bool, powers)) * d_model
+    every = families(order, is_folded=is_folded)
+    n_products = sum(row[1] for family in every for row in family.counts if len(row) > 1)
+    return sum(family.count(0, 0) for family in every) * COST_OF_WEIGHT + n_products * d_model
 
 
 def cost_of_row(n_vocabulary: int) -> float:

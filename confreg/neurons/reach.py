@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from confreg.neurons.ablation import some_pairs
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.series import Coefficients
 from confreg.neurons.writes import NeuronWrites
@@ -73,10 +74,11 @@ class Reach:
 
     def of_neurons(self, neurons: Int[Tensor, "part"]) -> Reach:
         """Of some neurons."""
-        every = slice(None), neurons
-        from_mean, spread = self.of_writes
-        part = Reach(self.fields, self.at.part(every), (from_mean[every], spread[every]))
-        part.__dict__["every"] = self.every.part(*every)
+        from_mean, spread, largest, of_change = (
+            some_pairs(each, slice(None), neurons) for each in (*self.of_writes, self.every.largest, self.every.spread)
+        )
+        part = Reach(self.fields, self.at.of_neurons(neurons), (from_mean, spread))
+        part.__dict__["every"] = Extent(largest, of_change)
         return part
 
     @cached_property

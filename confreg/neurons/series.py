@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from confreg.neurons.ablation import some_pairs
 from confreg.neurons.moment_weights import Weight
 from confreg.neurons.moments import Moments
 
@@ -33,6 +34,11 @@ class Coefficients:
     def part(self, chosen: slice | Tensor | tuple[slice | Tensor, ...]) -> Coefficients:
         """Those of some pairs."""
         return Coefficients(self.scaled[chosen], self.write[chosen], self.write_frozen_norm[chosen], self.log_frequency[chosen])
+
+    def of_neurons(self, neurons: Int[Tensor, "part"]) -> Coefficients:
+        """Those of all positions and some neurons."""
+        every = (self.scaled, self.write, self.write_frozen_norm, self.log_frequency)
+        return Coefficients(*(some_pairs(each, slice(None), neurons) for each in every))
 
 
 @dataclass(frozen=True)
@@ -170,10 +176,10 @@ def _tilted(growth: Pairs, *times_mass: Pairs) -> Tilted:
 
 
 def expansion(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
-    """Σ x^n / n! c_n from n = 0, by Horner's scheme."""
+    """Σ x^n / n! c_n from n = 0, by Horner's scheme; a single coefficient is given back as it is."""
     value = coefficients[-1]
     for power in range(len(coefficients) - 1, 0, -1):
-        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / power)
+        value = _next(coefficients[power - 1], x, value, 1 / power, is_first=power == len(coefficients) - 1)
     return value
 
 
@@ -181,7 +187,16 @@ def series(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
     """Σ x^n / n! c_n from n = 1; zero without coefficients."""
     if not coefficients:
         return torch.zeros_like(x)
+    if len(coefficients) == 1:
+        return x * coefficients[0]
     value = coefficients[-1]
     for power in range(len(coefficients) - 1, 0, -1):
-        value = torch.addcmul(coefficients[power - 1], x, value, value=1 / (power + 1))
-    return x * value
+        value = _next(coefficients[power - 1], x, value, 1 / (power + 1), is_first=power == len(coefficients) - 1)
+    return value.mul_(x)
+
+
+def _next(coefficient: Tensor, x: Tensor, value: Tensor, factor: float, is_first: bool) -> Tensor:
+    """coefficient + factor x value, in the place of ``value`` unless that is a coefficient too: new memory is what costs most here."""
+    if is_first:
+        return torch.addcmul(coefficient, x, value, value=factor)
+    return torch.addcmul(coefficient, x, value, value=factor, out=value)
