@@ -73,10 +73,13 @@ class Effects:
         Returns:
             Tensors of the dtype of the logits. A replacement by the activation itself gives zeros.
         """
-        wanted, shape = wanted or Wanted(), ablation.activation_change.shape
-        changes = {name: self.baseline.scaled_logits.new_empty(shape) for name in wanted.names()}
+        wanted, n_neurons = wanted or Wanted(), ablation.activation_change.shape[1]
         n_at_once = min(self.sizes.neurons, ablation.writes.most_at_once)  # what they write to all tokens is known to all parts
-        for neurons in slices(shape[1], n_at_once):
+        if len(self.parts) == 1 and n_neurons <= n_at_once:
+            [there] = self.parts.values()
+            return EffectChanges(**_changes(there, ablation, wanted))
+        changes = {name: self.baseline.scaled_logits.new_empty(ablation.activation_change.shape) for name in wanted.names()}
+        for neurons in slices(n_neurons, n_at_once):
             some = ablation.part(slice(None), neurons).prepared()
             for (start, stop), there in self.parts.items():
                 for name, values in _changes(there, some.part(slice(start, stop), slice(None)), wanted).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -67,13 +68,14 @@ def highest_powers(order: int, every_variant: bool = False, is_folded: bool = Fa
     return dict(sorted(powers.items(), key=lambda each: not each[1]))
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True)
+class Family:
     """The weights with one power of y: how many powers of f there are, from 0 on, with each power of h and each of the write."""
 
     logit: int
     counts: tuple[tuple[int, ...], ...]  # [power of h][power of the write]; never growing along either
 
-    def count(self, log_frequency: int, write: int) -> int:
+    def n_scaled(self, log_frequency: int, write: int) -> int:
         """Powers of f with these of h and of the write."""
         if log_frequency >= len(self.counts) or write >= len(self.counts[log_frequency]):
             return 0

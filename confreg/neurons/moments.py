@@ -89,12 +89,12 @@ class SharedMoments:
         and perhaps more after them. On the way this adds up what itself is to know up to that order."""
         every = self.families(order, self.with_temperature)
         is_known = order <= self._order
-        n_scaled = [n for n in (family.count(0, 2 if is_known else 0) for family in every) if n]
+        n_powers = [n for n in (family.n_scaled(0, 2 if is_known else 0) for family in every) if n]
         if not is_known:
             self._begin(every)
-        of_all = len(self.fields.log_partition) * sum(n_scaled)
+        of_all = len(self.fields.log_partition) * sum(n_powers)
         for tokens in slices(len(self.unembedding), min(TOKENS_AT_ONCE, max(FEWEST_TOKENS, ELEMENTS_AT_ONCE // of_all))):
-            weighted = weighted_predictions(self.fields.of_tokens(tokens), n_scaled)
+            weighted = weighted_predictions(self.fields.of_tokens(tokens), n_powers)
             if not is_known:
                 self._add(every, tokens, weighted)
             yield tokens, weighted
@@ -111,7 +111,7 @@ class SharedMoments:
         shape = len(self.fields.log_partition), self.unembedding.shape[1]
         for family in every:
             for each in range(len(family.counts)):
-                self.with_unembedding[family.logit, each] = self.unembedding.new_empty(family.count(each, 1), *shape)
+                self.with_unembedding[family.logit, each] = self.unembedding.new_empty(family.n_scaled(each, 1), *shape)
 
     def _add(self, every: Sequence[Family], tokens: slice, weighted: Weighted) -> None:
         raised, is_first = self.powers_of_log_frequency(tokens, max(len(family.counts) for family in every) - 1), tokens.start == 0
@@ -122,14 +122,14 @@ class SharedMoments:
         for power, of_tokens in enumerate(raised):
             unembedding = self.unembedding[tokens] * of_tokens.unsqueeze(-1) if power else self.unembedding[tokens]
             for family in every:
-                if n := family.count(power, 1):
+                if n := family.n_scaled(power, 1):
                     add_product(self.with_unembedding[family.logit, power], weighted[family.logit][:n], unembedding, is_first)
 
     def _centre(self, every: Sequence[Family]) -> None:
         for store in (self.means, self.with_unembedding):
             for family in every:
                 centre([store[family.logit, power] for power in range(len(family.counts))], self.mean_log_frequency)
-        for weight in KNOWN.keys():  # what rounding makes of it would be larger than a small effect
+        for weight in KNOWN:  # what rounding makes of it would be larger than a small effect
             place = weight.logit, weight.log_frequency
             if len(self.means.get(place, ())) > weight.scaled:
                 self.means[place][weight.scaled] = KNOWN[weight]
@@ -165,11 +165,6 @@ class Moments:
                 centre(moments, mean)
             yield order, cls(of_place, mean, order, shared.every_variant, shared.is_folded)
 
-    def part(self, positions: slice) -> Moments:
-        """Those of some positions."""
-        of_place = {place: [each[:, positions] for each in moments] for place, moments in self.of_place.items()}
-        return Moments(of_place, self.mean_write[positions], self.order, self.every_variant, self.is_folded)
-
     def key(self, weight: Weight) -> Weight:
         """Under which its moments are kept."""
         return folded(weight) if self.is_folded else weight
@@ -197,7 +192,7 @@ class _PowerSums:
         for order, writes in groups.items():
             for family, power in product(shared.families(order, False), range(2, order + 1)):
                 for each in range(len(family.counts)):
-                    shape = family.count(each, power), n_positions, len(writes.w_out)
+                    shape = family.n_scaled(each, power), n_positions, len(writes.w_out)
                     self.sums[order, (family.logit, each), power] = writes.w_out.new_empty(shape)
         for tokens, weighted in shared.weighted_predictions(max(groups)):
             self._add(tokens, weighted)
@@ -210,7 +205,7 @@ class _PowerSums:
             for power in range(2, order + 1):
                 raised = raised * written
                 for each in range(max(len(family.counts) for family in every)):
-                    some = [(family.logit, n) for family in every if (n := family.count(each, power))]
+                    some = [(family.logit, n) for family in every if (n := family.n_scaled(each, power))]
                     right = (raised * of_tokens[each] if each else raised).T if some else raised
                     for logit, n in some:
                         add_product(self.sums[order, (logit, each), power], weighted[logit][:n], right, is_first=tokens.start == 0)
@@ -224,8 +219,8 @@ class _PowerSums:
         for family in every:
             for each in range(len(family.counts)):
                 place = family.logit, each
-                of_place[place] = [shared.means[place][: family.count(each, 0)]]
-                if n := family.count(each, 1):
+                of_place[place] = [shared.means[place][: family.n_scaled(each, 0)]]
+                if n := family.n_scaled(each, 1):
                     of_place[place].append(shared.with_unembedding[place][:n] @ w_out.T)
                 of_place[place] += [self.sums[order, place, power] for power in range(2, len(family.counts[each]))]
         return of_place
@@ -235,10 +230,10 @@ def _means(
     weighted: Float[Tensor, "weight position token"], family: Family, raised: Float[Tensor, "power token"]
 ) -> Iterator[Float[Tensor, "_ position 1"]]:
     """With each power of the log-frequencies from 0 on; those above it are few and go through one product."""
-    yield weighted[: family.count(0, 0)].sum(-1, keepdim=True)
-    with_powers = weighted[: family.count(1, 0)] @ raised[1 : len(family.counts)].T
+    yield weighted[: family.n_scaled(0, 0)].sum(-1, keepdim=True)
+    with_powers = weighted[: family.n_scaled(1, 0)] @ raised[1 : len(family.counts)].T
     for power in range(1, len(family.counts)):
-        yield with_powers[: family.count(power, 0), :, power - 1 : power]
+        yield with_powers[: family.n_scaled(power, 0), :, power - 1 : power]
 
 
 def add_product(

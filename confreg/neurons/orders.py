@@ -59,7 +59,7 @@ def cost_of_position(order: int, d_model: int, is_folded: bool = False) -> float
     """Of what all neurons share where ``order`` is the highest."""
     every = families(order, is_folded=is_folded)
     n_products = sum(row[1] for family in every for row in family.counts if len(row) > 1)
-    return sum(family.count(0, 0) for family in every) * COST_OF_WEIGHT + n_products * d_model
+    return sum(family.n_scaled(0, 0) for family in every) * COST_OF_WEIGHT + n_products * d_model
 
 
 def cost_of_row(n_vocabulary: int) -> float:

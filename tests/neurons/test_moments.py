@@ -12,6 +12,7 @@ from confreg.neurons import moments as module
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.moment_weights import (
     Weight,
+    families,
     folded,
     highest_powers,
     orders_of_moments,
@@ -19,7 +20,7 @@ from confreg.neurons.moment_weights import (
     temperature_weights,
     tensors_of_series,
 )
-from confreg.neurons.moments import Moments, SharedMoments, centre, products
+from confreg.neurons.moments import Moments, SharedMoments, centre, weighted_predictions
 
 
 def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) -> Tensor:
@@ -32,12 +33,12 @@ def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) 
 
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("every_variant", [False, True])
-@pytest.mark.parametrize("at_once", [(1024, 2**20), (5, 2**20), (1024, 1)])
+@pytest.mark.parametrize("at_once", [(1024, 2**20, 256), (5, 2**20, 1), (1024, 1, 1)])  # tokens in one part, in several, one by one
 def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
-    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, has_bias: bool, every_variant: bool, at_once: tuple[int, int]
+    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, has_bias: bool, every_variant: bool, at_once: tuple[int, int, int]
 ) -> None:
-    monkeypatch.setattr(module, "TOKENS_AT_ONCE", at_once[0])
-    monkeypatch.setattr(module, "ELEMENTS_IN_CACHE", at_once[1])
+    for name, size in zip(("TOKENS_AT_ONCE", "ELEMENTS_AT_ONCE", "FEWEST_TOKENS"), at_once, strict=True):
+        monkeypatch.setattr(module, name, size)
     baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
     baseline = replace(baseline, output_bias=has_bias * baseline.output_bias)
     fields = PositionFields.of(baseline)
@@ -87,27 +88,50 @@ def test_without_a_bias_fewer_moments_are_different_and_none_takes_more_of_an_or
             assert len(some) < len(all_of_them)
 
 
-def test_products_are_the_prediction_times_powers_of_the_fields(make_last_layer: Callable) -> None:
+def test_weighted_predictions_are_the_prediction_times_powers_of_the_fields(make_last_layer: Callable) -> None:
     fields = PositionFields.of(make_last_layer().fast_inputs()[0]).of_tokens()
-    weights = [*orders_of_weights(4, every_variant=True), *temperature_weights(4)]
-    for weight, found in zip(weights, products(fields, weights), strict=True):
-        powers = fields.logit**weight.logit * fields.scaled**weight.scaled * fields.log_frequency**weight.log_frequency
-        torch.testing.assert_close(found, fields.probability * powers, atol=1e-13, rtol=1e-11)
+    n_scaled = (5, 4, 1, 2)
+    weighted = weighted_predictions(fields, n_scaled)
+    assert [len(weighted[logit]) for logit in range(4)] == list(n_scaled)
+    for logit, some in weighted.items():
+        for scaled, found in enumerate(some):
+            torch.testing.assert_close(found, fields.probability * fields.logit**logit * fields.scaled**scaled, atol=1e-13, rtol=1e-11)
+
+
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_families_hold_every_weight_with_every_power_of_the_write(is_folded: bool) -> None:
+    for order, every_variant, with_temperature in itertools.product((2, 3, 5, 8), (False, True), (False, True)):
+        powers = highest_powers(order, every_variant, is_folded, with_temperature)
+        held = {
+            (Weight(family.logit, scaled, log_frequency), write)
+            for family in families(order, every_variant, is_folded, with_temperature)
+            for log_frequency, counts in enumerate(family.counts)
+            for write, n_powers in enumerate(counts)
+            for scaled in range(n_powers)
+        }
+        assert held == {(weight, write) for weight, highest in powers.items() for write in range(highest + 1)}
+        for family in families(order, every_variant, is_folded, with_temperature):
+            for log_frequency, counts in enumerate(family.counts):
+                assert list(counts) == sorted(counts, reverse=True)
+                assert all(family.n_scaled(log_frequency + 1, write) <= n_powers for write, n_powers in enumerate(counts))
+            assert family.n_scaled(len(family.counts), 0) == family.n_scaled(0, order + 1) == 0
 
 
 def test_shared_moments_grow_with_the_order_that_is_asked_for_and_then_stay(make_last_layer: Callable) -> None:
     baseline, ablation = make_last_layer().fast_inputs()
     shared = SharedMoments(PositionFields.of(baseline), ablation.writes.unembedding, False)
 
-    def after(order: int) -> dict[Weight, Tensor]:
+    def after(order: int) -> dict[tuple[int, int], Tensor]:
         assert [each for each, _ in Moments.of_groups(shared, {order: ablation.writes})] == [order]
         return dict(shared.with_unembedding)
 
     few, many = after(2), after(5)
     assert set(few) < set(many)
-    for weight, each in few.items():
-        torch.testing.assert_close(many[weight], each, atol=1e-12, rtol=1e-12)
-    assert after(3)[Weight()] is many[Weight()]
+    for place, each in few.items():
+        assert len(many[place]) >= len(each)
+        torch.testing.assert_close(many[place][: len(each)], each, atol=1e-12, rtol=1e-12)
+    assert len(many[0, 0]) > len(few[0, 0])
+    assert after(3)[0, 0] is many[0, 0]
 
 
 def test_central_moments_are_those_around_the_mean() -> None:
@@ -129,11 +153,11 @@ def test_moments_without_the_temperature_are_fewer_and_the_same(make_last_layer:
     [(_, few)], [(_, of_alone)] = (Moments.of_groups(each, {4: ablation.writes}, with_temperature=False) for each in (shared, alone))
     [(_, many)] = Moments.of_groups(shared, {4: ablation.writes})
     assert set(alone.with_unembedding) < set(shared.with_unembedding)
-    assert set(few.of_key) == set(of_alone.of_key) == set(orders_of_moments(4)) < set(many.of_key)
-    for weight, moments in few.of_key.items():
-        for power, each in enumerate(moments):
-            assert torch.equal(each, of_alone.of_key[weight][power])
-            assert torch.equal(each, many.of_key[weight][power])
+    assert set(few.of_place) == set(of_alone.of_place) < set(many.of_place)
+    for weight in orders_of_moments(4):
+        for power, each in enumerate(few.of(weight)):
+            assert torch.equal(each, of_alone.of(weight)[power])
+            assert torch.equal(each, many.of(weight)[power])
 
 
 @pytest.mark.parametrize("is_folded", [False, True])
