@@ -122,6 +122,7 @@ class _Work:
         self.sums, self.layer = PassSums(sizes, w_out), of.readout.writes(w_out)
         together = slices(len(control), of.sizes.draws)  # what their neurons share is then computed once
         self.control = [of.readout.writes(torch.cat(list(control[part]))) for part in together]
+        self.n_neurons = len(w_out) * (is_first + len(control))
 
     def add(self, batch: Batch) -> None:
         """Values and effects at the positions of a batch."""
@@ -130,7 +131,7 @@ class _Work:
         baseline, replaced = readout.baseline(tokens, frequency), self.replacement.applied(tokens.activations, batch.first)
         values = position_values(tokens.log_probs, tokens.targets, baseline.scale, frequency.log_probs, truth)
         self.sums.update(slice(batch.first, batch.first + len(tokens.targets)), tokens, values)
-        effects = Effects(baseline, self.of.memory_bytes // 2)
+        effects = Effects(baseline, self.of.memory_bytes // 2, self.n_neurons)
         if self.sums.sizes.of_the_layer:
             self._add("layer", effects, readout.ablation(tokens, replaced, self.layer), tokens.clusters)
         for part in slices(len(self.groups), self.of.sizes.groups):

@@ -112,20 +112,20 @@ class Ablation:
         """The final norm's scale after the replacement; its epsilon is part of the scale before."""
         if self.scale_is_fixed:
             return before.unsqueeze(1).expand_as(self.activation_change)
-        return (before.square().unsqueeze(1) + self._growth).clamp(min=torch.finfo(before.dtype).tiny).sqrt()
+        return (before.square().unsqueeze(1) + self._growth).clamp_(min=torch.finfo(before.dtype).tiny).sqrt_()
 
     def shrink(self, before: Float[Tensor, "position"], after: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
         """s / s' - 1 of the two scales, without the cancellation that would cost a small effect its digits in fp32."""
         if self.scale_is_fixed:
             return torch.zeros_like(after)
-        return -self._growth / (after * (before.unsqueeze(1) + after))
+        return -(self._growth / (before.unsqueeze(1) + after).mul_(after))
 
     @cached_property
     def _growth(self) -> Float[Tensor, "position neuron"]:
         """s'² - s²."""
-        change = self.write_change
-        growth = 2 * change * self.residual_along_write + change.square() * self.write_norm.square()
-        return (growth if self.post is None else growth + self.post.growth()) / self.d_model
+        change = self.write_change.to(self.residual_along_write.dtype)
+        growth = torch.addcmul(2 * self.residual_along_write, change, self.write_norm.square()).mul_(change)
+        return (growth if self.post is None else growth + self.post.growth()).div_(self.d_model)
 
     def part(self, positions: slice, neurons: slice | Tensor) -> Ablation:
         """The same for some of the positions and neurons."""

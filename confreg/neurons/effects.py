@@ -46,7 +46,7 @@ ELEMENTS_OF_ROWS = 2**18  # pair x vocabulary at once: small enough for a core's
 
 def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, wanted: Wanted | None = None) -> EffectChanges:
     """Exact changes for every pair of position and neuron: :class:`Effects` of one ablation alone."""
-    return Effects(baseline, memory_bytes).of(ablation, wanted)
+    return Effects(baseline, memory_bytes, ablation.activation_change.shape[1]).of(ablation, wanted)
 
 
 class Effects:
@@ -55,13 +55,14 @@ class Effects:
     Args:
         baseline: the unablated prediction.
         memory_bytes: bound on temporaries; a part holds at least one position and one neuron.
+        n_neurons: of all ablations there; None: many.
     """
 
-    def __init__(self, baseline: Baseline, memory_bytes: int = 2**29) -> None:
+    def __init__(self, baseline: Baseline, memory_bytes: int = 2**29, n_neurons: int | None = None) -> None:
         self.baseline, (n_positions, n_vocabulary) = baseline, baseline.scaled_logits.shape
         self.sizes = EffectSizes.of(memory_bytes, n_positions, n_vocabulary, baseline.scaled_logits.element_size())
         parts = slices(n_positions, self.sizes.positions)
-        self.parts = {(part.start, part.stop): _Positions(baseline.part(part), self.sizes) for part in parts}
+        self.parts = {(part.start, part.stop): _Positions(baseline.part(part), self.sizes, n_neurons) for part in parts}
 
     def of(self, ablation: Ablation, wanted: Wanted | None = None) -> EffectChanges:
         """Exact changes for every pair of position and neuron.
@@ -92,8 +93,8 @@ class Effects:
 class _Positions:
     """Some positions, with what several ablations need of them."""
 
-    def __init__(self, baseline: Baseline, sizes: EffectSizes) -> None:
-        self.baseline, self.sizes = baseline, sizes
+    def __init__(self, baseline: Baseline, sizes: EffectSizes, n_neurons: int | None) -> None:
+        self.baseline, self.sizes, self.n_neurons = baseline, sizes, n_neurons
 
     @cached_property
     def fields(self) -> PositionFields:
@@ -123,7 +124,8 @@ class _Positions:
         """Those that all neurons with this unembedding share, and perhaps more."""
         known = self.__dict__.get("_shared")
         if known is None or known.unembedding is not unembedding or not known.has_all(wanted.every_variant, wanted.temperature):
-            known = self.__dict__["_shared"] = SharedMoments(self.fields, unembedding, wanted.every_variant, wanted.temperature)
+            which = wanted.every_variant, wanted.temperature
+            known = self.__dict__["_shared"] = SharedMoments(self.fields, unembedding, *which, self.n_neurons)
         return known
 
 
@@ -234,9 +236,9 @@ def coefficients(fields: PositionFields, ablation: Ablation) -> Coefficients:
     scale = ablation.scale(baseline.scale)
     shrink, along = ablation.shrink(baseline.scale, scale).to(dtype), (ablation.write_change / scale).to(dtype)
     frozen_along = (ablation.write_change / baseline.scale.unsqueeze(1)).to(dtype)
-    kept = shrink.new_zeros(shrink.shape)
-    if isinstance(ablation.writes, NeuronWrites):
-        direction = baseline.frequency_direction
+    kept, direction = torch.zeros_like(shrink), baseline.frequency_direction
+    if isinstance(ablation.writes, NeuronWrites) and direction.any():
         length = (baseline.frequency_log_probs @ direction).clamp(min=torch.finfo(dtype).tiny)
-        kept = -(shrink * (baseline.scaled_logits @ direction).unsqueeze(-1) + along * ablation.writes.along(direction)) / length
-    return Coefficients(shrink, along, frozen_along, kept * bool(baseline.frequency_direction.any()))
+        kept = shrink * (baseline.scaled_logits @ direction).unsqueeze(-1)
+        kept.addcmul_(along, ablation.writes.along(direction)).div_(-length)
+    return Coefficients(shrink, along, frozen_along, kept)

@@ -6,8 +6,9 @@ With B a neuron's write and, at a position, the centred fields y (logits), f (sc
 
 for all pairs of position and neuron. Each is a product of two matrices, one without neurons and one without positions, so that
 position x neuron x vocabulary is never formed. The log-frequencies are the same at all positions but for their mean, so that their powers
-go with those of B to the side without positions, and are centred afterwards; the first power of B goes through the width of the residual
-instead of the neurons. Where the logits have neither bias nor cap, f is y, and moments that are then the same are computed once.
+go with those of B to the side without positions, and are centred afterwards. The first power of B goes through the width of the residual
+instead of the neurons, unless these are so few that it costs more. Where the logits have neither bias nor cap, f is y, and moments that are
+then the same are computed once.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class SharedMoments:
         unembedding: of all neurons.
         every_variant: also for effects under every variant.
         with_temperature: also for the best temperature.
+        n_neurons: that share them, all ablations together; None: many.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class SharedMoments:
         unembedding: Float[Tensor, "vocab d_model"],
         every_variant: bool = False,
         with_temperature: bool = True,
+        n_neurons: int | None = None,
     ) -> None:
         self.fields, self.unembedding = fields, unembedding
         self.every_variant, self.with_temperature = every_variant, with_temperature
-        self.is_folded = fields.baseline.has_scaled_logits
+        self.is_folded, (n_vocabulary, width) = fields.baseline.has_scaled_logits, unembedding.shape
+        self.through_width = n_neurons is None or n_neurons * n_vocabulary > width * (n_vocabulary + n_neurons)
         centre_of_all = fields.mean_log_frequency.mean()  # near the means of all positions: little is lost in putting theirs to zero
         self.log_frequency = fields.baseline.frequency_log_probs - centre_of_all
         self.mean_log_frequency = (fields.mean_log_frequency - centre_of_all).unsqueeze(-1)
@@ -89,7 +93,7 @@ class SharedMoments:
         and perhaps more after them. On the way this adds up what itself is to know up to that order."""
         every = self.families(order, self.with_temperature)
         is_known = order <= self._order
-        n_powers = [n for n in (family.n_scaled(0, 2 if is_known else 0) for family in every) if n]
+        n_powers = [n for n in (family.n_scaled(0, self.first_power if is_known else 0) for family in every) if n]
         if not is_known:
             self._begin(every)
         of_all = len(self.fields.log_partition) * sum(n_powers)
@@ -102,6 +106,11 @@ class SharedMoments:
             self._centre(every)
             self._order = order
 
+    @property
+    def first_power(self) -> int:
+        """Of the write, from which on it is the neurons' own."""
+        return 2 if self.through_width else 1
+
     def powers_of_log_frequency(self, tokens: slice, highest: int) -> Float[Tensor, "power part"]:
         """From 0 on, not centred."""
         powers = torch.arange(highest + 1, device=self.log_frequency.device)
@@ -109,7 +118,7 @@ class SharedMoments:
 
     def _begin(self, every: Sequence[Family]) -> None:
         shape = len(self.fields.log_partition), self.unembedding.shape[1]
-        for family in every:
+        for family in every if self.through_width else ():
             for each in range(len(family.counts)):
                 self.with_unembedding[family.logit, each] = self.unembedding.new_empty(family.n_scaled(each, 1), *shape)
 
@@ -119,14 +128,18 @@ class SharedMoments:
             for power, found in enumerate(_means(weighted[family.logit], family, raised)):
                 place = family.logit, power
                 self.means[place] = found if is_first else self.means[place] + found
-        for power, of_tokens in enumerate(raised):
+        for power, of_tokens in enumerate(raised if self.through_width else ()):
             unembedding = self.unembedding[tokens] * of_tokens.unsqueeze(-1) if power else self.unembedding[tokens]
             for family in every:
-                if n := family.n_scaled(power, 1):
-                    add_product(self.with_unembedding[family.logit, power], weighted[family.logit][:n], unembedding, is_first)
+                first = int(power == family.logit == 0)  # the whole prediction: its mean is known
+                if (n := family.n_scaled(power, 1)) > first:
+                    sums = self.with_unembedding[family.logit, power][first:]
+                    add_product(sums, weighted[family.logit][first:n], unembedding, is_first)
 
     def _centre(self, every: Sequence[Family]) -> None:
-        for store in (self.means, self.with_unembedding):
+        if self.through_width:
+            self.with_unembedding[0, 0][0] = self.fields.mean_unembedding(self.unembedding)
+        for store in (self.means, self.with_unembedding) if self.through_width else (self.means,):
             for family in every:
                 centre([store[family.logit, power] for power in range(len(family.counts))], self.mean_log_frequency)
         for weight in KNOWN:  # what rounding makes of it would be larger than a small effect
@@ -157,9 +170,9 @@ class Moments:
             groups: writes by order.
             with_temperature: also for the best temperature, as ``shared`` must be.
         """
-        sums = _PowerSums(shared, groups)
+        sums = _PowerSums(shared, groups, with_temperature)
         for order in groups:
-            of_place = sums.of_order(order, shared.families(order, with_temperature))
+            of_place = sums.of_order(order)
             mean = of_place[0, 0][1][0].clone()  # the central moment takes its place
             for moments in of_place.values():
                 centre(moments, mean)
@@ -183,14 +196,15 @@ class Moments:
 
 
 class _PowerSums:
-    """Moments with the second and higher powers of the write, added up over parts of the vocabulary; neither it nor the log-frequencies are
-    centred until all are."""
+    """Moments with the powers of the write that are the neurons' own, added up over parts of the vocabulary; neither it nor the
+    log-frequencies are centred until all are."""
 
-    def __init__(self, shared: SharedMoments, groups: Mapping[int, NeuronWrites]) -> None:
+    def __init__(self, shared: SharedMoments, groups: Mapping[int, NeuronWrites], with_temperature: bool) -> None:
         self.shared, self.groups, n_positions = shared, groups, len(shared.fields.log_partition)
+        self.families = {order: shared.families(order, with_temperature) for order in groups}
         self.sums: dict[tuple[int, Place, int], Float[Tensor, "_ position neuron"]] = {}
         for order, writes in groups.items():
-            for family, power in product(shared.families(order, False), range(2, order + 1)):
+            for family, power in product(self.families[order], range(shared.first_power, order + 1)):
                 for each in range(len(family.counts)):
                     shape = family.n_scaled(each, power), n_positions, len(writes.w_out)
                     self.sums[order, (family.logit, each), power] = writes.w_out.new_empty(shape)
@@ -200,29 +214,28 @@ class _PowerSums:
     def _add(self, tokens: slice, weighted: Weighted) -> None:
         of_tokens = self.shared.powers_of_log_frequency(tokens, max(self.groups))
         for order, writes in self.groups.items():
-            every, written = self.shared.families(order, False), writes.to_tokens(tokens)
-            raised = written
-            for power in range(2, order + 1):
-                raised = raised * written
-                for each in range(max(len(family.counts) for family in every)):
+            every, raised = self.families[order], writes.to_tokens(tokens)
+            for power in range(1, order + 1):
+                raised = raised * writes.to_tokens(tokens) if power > 1 else raised
+                for each in range(max(len(family.counts) for family in every) if power >= self.shared.first_power else 0):
                     some = [(family.logit, n) for family in every if (n := family.n_scaled(each, power))]
                     right = (raised * of_tokens[each] if each else raised).T if some else raised
                     for logit, n in some:
                         add_product(self.sums[order, (logit, each), power], weighted[logit][:n], right, is_first=tokens.start == 0)
 
-    def of_order(self, order: int, every: Sequence[Family]) -> dict[Place, list[Tensor]]:
+    def of_order(self, order: int) -> dict[Place, list[Tensor]]:
         """The moments of each place by the power of one group's writes; log-frequencies are centred, the write is not."""
         shared, w_out = self.shared, self.groups[order].w_out
-        for family, power in product(shared.families(order, False), range(2, order + 1)):
+        for family, power in product(self.families[order], range(shared.first_power, order + 1)):
             centre([self.sums[order, (family.logit, each), power] for each in range(len(family.counts))], shared.mean_log_frequency)
         of_place: dict[Place, list[Tensor]] = {}
-        for family in every:
+        for family in self.families[order]:
             for each in range(len(family.counts)):
                 place = family.logit, each
                 of_place[place] = [shared.means[place][: family.n_scaled(each, 0)]]
-                if n := family.n_scaled(each, 1):
+                if shared.through_width and (n := family.n_scaled(each, 1)):
                     of_place[place].append(shared.with_unembedding[place][:n] @ w_out.T)
-                of_place[place] += [self.sums[order, place, power] for power in range(2, len(family.counts[each]))]
+                of_place[place] += [self.sums[order, place, power] for power in range(shared.first_power, len(family.counts[each]))]
         return of_place
 
 

@@ -32,18 +32,25 @@ def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) 
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("n_neurons", [None, 2])  # the first power of the write through the width, or the neurons' own
 @pytest.mark.parametrize("every_variant", [False, True])
 @pytest.mark.parametrize("at_once", [(1024, 2**20, 256), (5, 2**20, 1), (1024, 1, 1)])  # tokens in one part, in several, one by one
 def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
-    make_last_layer: Callable, monkeypatch: pytest.MonkeyPatch, has_bias: bool, every_variant: bool, at_once: tuple[int, int, int]
+    make_last_layer: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bias: bool,
+    n_neurons: int | None,
+    every_variant: bool,
+    at_once: tuple[int, int, int],
 ) -> None:
     for name, size in zip(("TOKENS_AT_ONCE", "ELEMENTS_AT_ONCE", "FEWEST_TOKENS"), at_once, strict=True):
         monkeypatch.setattr(module, name, size)
     baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
     baseline = replace(baseline, output_bias=has_bias * baseline.output_bias)
     fields = PositionFields.of(baseline)
-    shared = SharedMoments(fields, ablation.writes.unembedding, every_variant)
+    shared = SharedMoments(fields, ablation.writes.unembedding, every_variant, n_neurons=n_neurons)
     assert shared.is_folded != has_bias
+    assert shared.through_width == (n_neurons is None)
     groups = {4: torch.tensor([3, 0]), 2: torch.tensor([1]), 3: torch.tensor([2, 4])}
     seen = 0
     for order, moments in Moments.of_groups(shared, {order: ablation.writes.part(neurons) for order, neurons in groups.items()}):
