@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from confreg.batches import MEBIBYTE, Batch, PartSizes
 from confreg.languages.blocks import Blocks
 from confreg.models.readout import Readout, ScoredTokens, capture
-from confreg.neurons.ablation import Ablation
+from confreg.neurons.ablation import Ablation, Baseline
 from confreg.neurons.effect_sums import EffectSums
 from confreg.neurons.effects import Effects
 from confreg.neurons.frequency import Frequency
@@ -126,12 +126,15 @@ class _Work:
 
     def add(self, batch: Batch) -> None:
         """Values and effects at the positions of a batch."""
-        readout, frequency = self.of.readout, self.of.frequency
-        tokens, truth = self.of.read(batch)
-        baseline, replaced = readout.baseline(tokens, frequency), self.replacement.applied(tokens.activations, batch.first)
+        frequency, (tokens, truth) = self.of.frequency, self.of.read(batch)
+        baseline = self.of.readout.baseline(tokens, frequency)
         values = position_values(tokens.log_probs, tokens.targets, baseline.scale, frequency.log_probs, truth)
         self.sums.update(slice(batch.first, batch.first + len(tokens.targets)), tokens, values)
-        effects = Effects(baseline, self.of.memory_bytes // 2, self.n_neurons)
+        self.ablate(tokens, baseline, self.replacement.applied(tokens.activations, batch.first))
+
+    def ablate(self, tokens: ScoredTokens, baseline: Baseline, replaced: Float[Tensor, "position neuron"]) -> None:
+        """The ablation suite: effects of the layer, of groups and of control draws."""
+        readout, effects = self.of.readout, Effects(baseline, self.of.memory_bytes // 2, self.n_neurons)
         if self.sums.sizes.of_the_layer:
             self._add("layer", effects, readout.ablation(tokens, replaced, self.layer), tokens.clusters)
         for part in slices(len(self.groups), self.of.sizes.groups):

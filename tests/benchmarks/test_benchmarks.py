@@ -34,3 +34,7 @@ def test_every_kind_of_watching_takes_some_time_and_the_parts_add_up():
     assert min(seconds["measuring"], seconds["page"]) > 0
     assert sum(parts) == pytest.approx(seconds["all watching"], abs=0.3)
     assert seconds["all watching"] < seconds["run"]
+    suite = [seconds[f"of measuring: {part}"] for part in ("replacements", "effects")]
+    assert min(suite) > 0
+    assert sum(suite) == pytest.approx(seconds["of measuring: the suite"], abs=0.2)
+    assert seconds["of measuring: the suite"] < seconds["measuring"]
