@@ -13,7 +13,7 @@ from confreg.neurons.fields import PositionFields
 from confreg.neurons.moment_weights import Weight
 from confreg.neurons.moments import Moments
 from confreg.neurons.orders import TRUNCATION_NATS, first_term_left_out
-from confreg.neurons.series import Coefficients, Series
+from confreg.neurons.series import Coefficients, Series, Tilted
 from confreg.neurons.writes import NeuronWrites
 
 Changes = dict[str, Float[Tensor, "position neuron"]]
@@ -45,7 +45,7 @@ class _CentredAt:
         return cls((scaled - fields.mean_scaled).unsqueeze(-1), write, (log_frequency - fields.mean_log_frequency).unsqueeze(-1))
 
     def total(self, at: Coefficients) -> Tensor:
-        return torch.addcmul(at.scaled * self.scaled, at.write, self.write)
+        return (at.scaled * self.scaled).addcmul_(at.write, self.write)
 
     def frozen_norm(self, at: Coefficients) -> Tensor:
         return at.write_frozen_norm * self.write
@@ -61,24 +61,29 @@ def expanded_changes(fields: PositionFields, writes: NeuronWrites, at: Coefficie
     frozen_frequency = series.frozen_frequency(wanted.every_variant)
     target, frequency = (of(fields, writes, moments.mean_write) for of in (_CentredAt.target, _CentredAt.frequency))
     changes = {
-        "loss": total.divergence - target.total(at),
-        "loss_frozen_norm": frozen_norm.divergence - target.frozen_norm(at),
-        "loss_frozen_frequency": frozen_frequency.divergence - target.frozen_frequency(at),
+        "loss": _less(total, target.total(at)),
+        "loss_frozen_norm": _less(frozen_norm, target.frozen_norm(at)),
+        "loss_frozen_frequency": _less(frozen_frequency, target.frozen_frequency(at)),
         "entropy": total.entropy_change(),
         "entropy_frozen_norm": frozen_norm.entropy_change(),
-        "kl_from_frequency": total.divergence - frequency.total(at),
+        "kl_from_frequency": _less(total, frequency.total(at)),
         "kl_to_frequency": total.kl_to_frequency_change(),
     }
     if wanted.scale_only:
-        changes["loss_scale_only"] = series.scale_only().divergence - at.scaled * target.scaled
+        changes["loss_scale_only"] = _less(series.scale_only(), at.scaled * target.scaled)
     if wanted.temperature:
         changes["divergence"] = total.divergence.clamp(min=0)
         changes["divergence_from_temperature"] = _least_divergence(fields, series, total.divergence)
     if wanted.every_variant:
         changes["entropy_frozen_frequency"] = frozen_frequency.entropy_change()
-        changes["kl_from_frequency_frozen_norm"] = frozen_norm.divergence - frequency.frozen_norm(at)
-        changes["kl_from_frequency_frozen_frequency"] = frozen_frequency.divergence - frequency.frozen_frequency(at)
+        changes["kl_from_frequency_frozen_norm"] = _less(frozen_norm, frequency.frozen_norm(at))
+        changes["kl_from_frequency_frozen_frequency"] = _less(frozen_frequency, frequency.frozen_frequency(at))
     return changes
+
+
+def _less(tilted: Tilted, change: Float[Tensor, "position neuron"]) -> Float[Tensor, "position neuron"]:
+    """The divergence less a change, in whose place it is put: new memory is what costs most here."""
+    return torch.sub(tilted.divergence, change, out=change)
 
 
 def _least_divergence(fields: PositionFields, series: Series, divergence: Float[Tensor, "position neuron"]) -> Tensor:

@@ -54,12 +54,12 @@ class Tilted:
         """H' - H."""
         assert self.mean_change is not None
         assert self.logit is not None
-        return self.divergence - self.mean_change - self.logit
+        return (self.divergence - self.mean_change).sub_(self.logit)
 
     def kl_to_frequency_change(self) -> Float[Tensor, "*pair"]:
         """Change of D(P_model || P_freq)."""
         assert self.log_frequency is not None
-        return -self.entropy_change() - self.log_frequency
+        return self.entropy_change().add_(self.log_frequency).neg_()
 
 
 class Series:
@@ -72,7 +72,7 @@ class Series:
 
     def total(self) -> Tilted:
         """Of the replacement itself."""
-        change = torch.addcmul(self.at.scaled * self._with_scaled(0), self.at.write, self._with_write(0))
+        change = (self.at.scaled * self._with_scaled(0)).addcmul_(self.at.write, self._with_write(0))
         return _tilted(self._value(0, 0), change, self._value(1, 0), self._value(0, 1))
 
     def frozen_norm(self) -> Tilted:
@@ -94,7 +94,7 @@ class Series:
         if not every_variant:
             return Tilted(torch.log1p(growth))
         along_scaled, along_write = (expansion(kappa, [of(power) for power in powers[:-1]]) for of in (self._with_scaled, self._with_write))
-        change = torch.addcmul(self.at.scaled * along_scaled, self.at.write, along_write).addcmul_(kappa, expansion(kappa, values[1:]))
+        change = (self.at.scaled * along_scaled).addcmul_(self.at.write, along_write).addcmul_(kappa, expansion(kappa, values[1:]))
         return _tilted(growth, change, expansion(kappa, [self._value(1, power) for power in powers]))
 
     @cached_property
@@ -131,7 +131,7 @@ class Series:
     def _change_with(self, weight: Weight) -> Pairs:
         """E_p[w Δ]."""
         with_scaled = self.moments.of(weight._replace(scaled=1))[0]
-        return torch.addcmul(self.at.scaled * with_scaled, self.at.write, self.moments.of(weight)[1])
+        return (self.at.scaled * with_scaled).addcmul_(self.at.write, self.moments.of(weight)[1])
 
     @staticmethod
     def _at_temperature(theta: Pairs, of_logit: Sequence[Tensor], along: Sequence[Pairs]) -> tuple[Pairs, Pairs, Pairs]:
@@ -173,7 +173,8 @@ class Series:
 def _tilted(growth: Pairs, *times_mass: Pairs) -> Tilted:
     """From the mass of p exp Δ above one, and sums under it: of Δ, of y and of h."""
     mass = 1 + growth
-    return Tilted(torch.log1p(growth), *(each / mass for each in times_mass))
+    means = [each / mass for each in times_mass]
+    return Tilted(torch.log1p(growth, out=mass), *means)
 
 
 def expansion(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
