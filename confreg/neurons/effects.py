@@ -33,11 +33,12 @@ from confreg.neurons.exact import exact_changes
 from confreg.neurons.expanded import Changes, expanded_changes
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.moment_weights import tensors_of_series
-from confreg.neurons.moments import Moments, SharedMoments
+from confreg.neurons.moments import Moments
 from confreg.neurons.orders import cheapest_orders, reaches
 from confreg.neurons.ranks import Neighbours, count_of_ones, reciprocal_rank_change
 from confreg.neurons.reach import Reach
 from confreg.neurons.series import Coefficients
+from confreg.neurons.shared_moments import SharedMoments
 from confreg.neurons.temperatures import Temperatures
 from confreg.neurons.writes import NeuronWrites, slices
 

@@ -10,7 +10,8 @@ from confreg.neurons.effects import coefficients
 from confreg.neurons.exact import exact_changes
 from confreg.neurons.expanded import expanded_changes
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.moments import Moments, SharedMoments
+from confreg.neurons.moments import Moments
+from confreg.neurons.shared_moments import SharedMoments
 
 
 @pytest.mark.parametrize(

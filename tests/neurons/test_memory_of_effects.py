@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from confreg.neurons import effects, moments, ranks
+from confreg.neurons import effects, ranks, shared_moments
 from confreg.neurons import writes as writes_module
 from confreg.neurons.ablation import Ablation, Baseline, Wanted
 from confreg.neurons.effects import effect_changes
@@ -84,8 +84,8 @@ def test_cutting_into_parts_changes_nothing(
     inputs = make_last_layer(n_positions=7, writes=writes).fast_inputs()
     use_order(monkeypatch, 8)  # in every part
     whole = effect_changes(*inputs, wanted=EVERY)
-    monkeypatch.setattr(moments, "FEWEST_TOKENS", 3)
-    for module, name in ((moments, "ELEMENTS_AT_ONCE"), (ranks, "ELEMENTS_AT_ONCE"), (writes_module, "ELEMENTS_AT_ONCE")):
+    monkeypatch.setattr(shared_moments, "FEWEST_TOKENS", 3)
+    for module, name in ((shared_moments, "ELEMENTS_AT_ONCE"), (ranks, "ELEMENTS_AT_ONCE"), (writes_module, "ELEMENTS_AT_ONCE")):
         monkeypatch.setattr(module, name, 100)
     monkeypatch.setattr(effects, "ELEMENTS_OF_ROWS", 100)
     cut = effect_changes(*inputs, memory_bytes=memory_bytes, wanted=EVERY)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from confreg.neurons import moments as module
+from confreg.neurons import shared_moments as module
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.moment_weights import (
     Weight,
@@ -20,7 +20,8 @@ from confreg.neurons.moment_weights import (
     temperature_weights,
     tensors_of_series,
 )
-from confreg.neurons.moments import Moments, SharedMoments, centre, weighted_predictions
+from confreg.neurons.moments import Moments
+from confreg.neurons.shared_moments import SharedMoments
 
 
 def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) -> Tensor:
@@ -95,16 +96,6 @@ def test_without_a_bias_fewer_moments_are_different_and_none_takes_more_of_an_or
             assert len(some) < len(all_of_them)
 
 
-def test_weighted_predictions_are_the_prediction_times_powers_of_the_fields(make_last_layer: Callable) -> None:
-    fields = PositionFields.of(make_last_layer().fast_inputs()[0]).of_tokens()
-    n_scaled = (5, 4, 1, 2)
-    weighted = weighted_predictions(fields, n_scaled)
-    assert [len(weighted[logit]) for logit in range(4)] == list(n_scaled)
-    for logit, some in weighted.items():
-        for scaled, found in enumerate(some):
-            torch.testing.assert_close(found, fields.probability * fields.logit**logit * fields.scaled**scaled, atol=1e-13, rtol=1e-11)
-
-
 @pytest.mark.parametrize("is_folded", [False, True])
 def test_families_hold_every_weight_with_every_power_of_the_write(is_folded: bool) -> None:
     for order, every_variant, with_temperature in itertools.product((2, 3, 5, 8), (False, True), (False, True)):
@@ -122,32 +113,6 @@ def test_families_hold_every_weight_with_every_power_of_the_write(is_folded: boo
                 assert list(counts) == sorted(counts, reverse=True)
                 assert all(family.n_scaled(log_frequency + 1, write) <= n_powers for write, n_powers in enumerate(counts))
             assert family.n_scaled(len(family.counts), 0) == family.n_scaled(0, order + 1) == 0
-
-
-def test_shared_moments_grow_with_the_order_that_is_asked_for_and_then_stay(make_last_layer: Callable) -> None:
-    baseline, ablation = make_last_layer().fast_inputs()
-    shared = SharedMoments(PositionFields.of(baseline), ablation.writes.unembedding, False)
-
-    def after(order: int) -> dict[tuple[int, int], Tensor]:
-        assert [each for each, _ in Moments.of_groups(shared, {order: ablation.writes})] == [order]
-        return dict(shared.with_unembedding)
-
-    few, many = after(2), after(5)
-    assert set(few) < set(many)
-    for place, each in few.items():
-        assert len(many[place]) >= len(each)
-        torch.testing.assert_close(many[place][: len(each)], each, atol=1e-12, rtol=1e-12)
-    assert len(many[0, 0]) > len(few[0, 0])
-    assert after(3)[0, 0] is many[0, 0]
-
-
-def test_central_moments_are_those_around_the_mean() -> None:
-    generator = torch.Generator().manual_seed(0)
-    values, weight = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
-    moments = [(weight * values**power).mean().reshape(1, 1) for power in range(6)]
-    centre(moments, torch.full((1, 1), 0.7, dtype=torch.float64))
-    for power, found in enumerate(moments):
-        torch.testing.assert_close(found[0, 0], (weight * (values - 0.7) ** power).mean(), atol=1e-12, rtol=0)
 
 
 def test_moments_without_the_temperature_are_fewer_and_the_same(make_last_layer: Callable) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 from confreg.neurons.effects import coefficients
 from confreg.neurons.exact import Exact, RowsOfPairs
 from confreg.neurons.fields import PositionFields
-from confreg.neurons.moments import Moments, SharedMoments
+from confreg.neurons.moments import Moments
 from confreg.neurons.orders import ORDERS
 from confreg.neurons.series import Series, expansion, series
+from confreg.neurons.shared_moments import SharedMoments
 
 VARIANTS = ("total", "frozen_norm", "scale_only", "frozen_frequency")
 
