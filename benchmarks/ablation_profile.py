@@ -13,7 +13,7 @@ PARTS = {  # function and module, in whose CPU seconds everything that it calls 
     "changes of the norm, inner products": ("ablation", "readout"),
     "means of the fields": ("of", "fields"),
     "bounds": ("of", "reach"),
-    "moments that all neurons share": ("up_to", "moments"),
+    "moments that all neurons share": ("_add", "shared_moments"),
     "all moments": ("of_groups", "moments"),
     "series": ("expanded_changes", "expanded"),
     "nearest tokens": ("more_above", "ranks"),

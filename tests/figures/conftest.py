@@ -167,7 +167,7 @@ def finished_page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) 
 PUT_BACK = """
 stop(); sorting = null; document.getElementById("filter-name").value = "";
 for (const name of ["kind", "rows"]) document.getElementById(`filter-${name}`).selectedIndex = 0;
-showStep(run.steps.length - 1); drawTable(shownAt()); scrollTo(0, 0);
+showStep(run.steps.length - 1); drawTable(shownAt()); scrollTo({ top: 0, behavior: "instant" });
 if (!isDark && document.documentElement.dataset.text !== "large") return;
 isDark = false; document.documentElement.dataset.text = "usual"; wearLook(drawAll);
 """

@@ -39,6 +39,7 @@ def test_the_slider_moves_what_is_drawn_at_its_step_by_arrow_keys(page, figure):
     from selenium.webdriver.common.keys import Keys
 
     page.run("document.getElementById(arguments[0]).scrollIntoView({behavior: 'instant', block: 'center'})", figure)
+    page.wait_until("return isSeen.has(arguments[0])", figure)
     shown = "return JSON.stringify(document.getElementById(arguments[0]).data.map((trace) => [trace.x, trace.y]))"
     before, place = page.run(shown, figure), cursor_place(page)
     page.run("document.getElementById('step').focus({preventScroll: true})")
