@@ -95,10 +95,14 @@ class _PowerSums:
             for power in range(1, order + 1):
                 raised = raised * writes.to_tokens(tokens) if power > 1 else raised
                 for each in range(max(len(family.counts) for family in every) if power >= self.shared.first_power else 0):
-                    some = [(family.logit, n) for family in every if (n := family.n_scaled(each, power))]
-                    right = (raised * of_tokens[each] if each else raised).T if some else raised
-                    for logit, n in some:
-                        add_product(self.sums[order, (logit, each), power], weighted[logit][:n], right, is_first=tokens.start == 0)
+                    some = [(logit, weighted[logit][:n]) for logit, family in enumerate(every) if (n := family.n_scaled(each, power))]
+                    right = raised
+                    if each and sum(map(len, some)) * weighted[0].shape[1] < len(raised):  # few positions: less to multiply there
+                        some = [(logit, left * of_tokens[each]) for logit, left in some]
+                    elif each and some:
+                        right = raised * of_tokens[each]
+                    for logit, left in some:
+                        add_product(self.sums[order, (logit, each), power], left, right.T, is_first=tokens.start == 0)
 
     def of_order(self, order: int) -> dict[Place, list[Tensor]]:
         """The moments of each place by the power of one group's writes; log-frequencies are centred, the write is not."""

@@ -33,6 +33,7 @@ def explicit(fields: PositionFields, write: Tensor, weight: Weight, power: int) 
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("n_positions", [6, 1])  # more than neurons, or fewer
 @pytest.mark.parametrize("n_neurons", [None, 2])  # the first power of the write through the width, or the neurons' own
 @pytest.mark.parametrize("every_variant", [False, True])
 @pytest.mark.parametrize("at_once", [(1024, 2**20, 256), (5, 2**20, 1), (1024, 1, 1)])  # tokens in one part, in several, one by one
@@ -40,13 +41,14 @@ def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
     make_last_layer: Callable,
     monkeypatch: pytest.MonkeyPatch,
     has_bias: bool,
+    n_positions: int,
     n_neurons: int | None,
     every_variant: bool,
     at_once: tuple[int, int, int],
 ) -> None:
     for name, size in zip(("TOKENS_AT_ONCE", "ELEMENTS_AT_ONCE", "FEWEST_TOKENS"), at_once, strict=True):
         monkeypatch.setattr(module, name, size)
-    baseline, ablation = make_last_layer(writes=0.5).fast_inputs()
+    baseline, ablation = make_last_layer(writes=0.5, n_positions=n_positions).fast_inputs()
     baseline = replace(baseline, output_bias=has_bias * baseline.output_bias)
     fields = PositionFields.of(baseline)
     shared = SharedMoments(fields, ablation.writes.unembedding, every_variant, n_neurons=n_neurons)
@@ -63,7 +65,7 @@ def test_every_moment_of_an_expansion_equals_the_sum_over_the_vocabulary(
             write = ablation.writes.to_tokens(slice(None))[neuron]
             torch.testing.assert_close(moments.mean_write[:, column], fields.of_tokens().probability @ write)
             for power, each in enumerate(found):
-                values = each.expand(6, len(groups[order]))[:, column]
+                values = each.expand(n_positions, len(groups[order]))[:, column]
                 torch.testing.assert_close(values, explicit(fields, write, weight, power), atol=1e-10, rtol=1e-9)
                 seen += 1
             if weights[weight] is not None:
