@@ -90,7 +90,7 @@ class Neighbours:
 
     def _turn(self, positions: Int[Tensor, "some"], carries: Float[Tensor, "some neuron"], left: Bool[Tensor, "some neuron"]) -> _Turn:
         """Of the pairs that are left at some positions all, or where tokens are many those of the usual neurons; half of them at least."""
-        distance, carries = self._distance.index_select(0, positions), carries * left
+        distance, carries = self._distance.index_select(0, positions), carries.masked_fill(~left, 0.0)
         limit = carries.amax(-1, keepdim=True)
         is_near = distance <= limit
         crowded = (count_of_ones(is_near) > MANY_TOKENS).nonzero()[:, 0]

@@ -1,6 +1,7 @@
 """Arg max and rank from the nearest tokens against sorting whole rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,20 @@ def test_other_pairs_than_those_asked_for_are_left_at_zero(make_last_layer: Call
     pairs = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5
     assert whole[~pairs].any()
     assert torch.equal(more_above(baseline, ablation, baseline.targets, pairs), whole * pairs)
+
+
+@pytest.mark.parametrize("amount", [torch.inf, torch.nan])
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_pair_without_a_finite_change_leaves_the_others_as_they_are(make_last_layer: Callable, amount: float, is_counted: bool) -> None:
+    baseline, ablation = make_last_layer(writes=0.1, unembedding=0.3, n_positions=30, n_vocabulary=100).fast_inputs()
+    as_ever = more_above(baseline, ablation, baseline.targets)
+    broken = ablation.activation_change.clone()
+    broken[::2, 3] = amount
+    pairs = torch.ones_like(broken, dtype=torch.bool)
+    pairs[:, 3] = is_counted
+    found = more_above(baseline, replace(ablation, activation_change=broken), baseline.targets, pairs)
+    assert as_ever[:, [0, 1, 2, 4]].any()
+    assert torch.equal(found[:, [0, 1, 2, 4]], as_ever[:, [0, 1, 2, 4]])
 
 
 def ties(change: float) -> tuple[Tensor, Tensor]:
