@@ -122,7 +122,6 @@ class _Work:
         self.sums, self.layer = PassSums(sizes, w_out), of.readout.writes(w_out)
         together = slices(len(control), of.sizes.draws)  # what their neurons share is then computed once
         self.control = [of.readout.writes(torch.cat(list(control[part]))) for part in together]
-        self.n_neurons = len(w_out) * (is_first + len(control))
 
     def add(self, batch: Batch) -> None:
         """Values and effects at the positions of a batch."""
@@ -134,7 +133,7 @@ class _Work:
 
     def ablate(self, tokens: ScoredTokens, baseline: Baseline, replaced: Float[Tensor, "position neuron"]) -> None:
         """The ablation suite: effects of the layer, of groups and of control draws."""
-        readout, effects = self.of.readout, Effects(baseline, self.of.memory_bytes // 2, self.n_neurons)
+        readout, effects = self.of.readout, Effects(baseline, self.of.memory_bytes // 2)
         if self.sums.sizes.of_the_layer:
             self._add("layer", effects, readout.ablation(tokens, replaced, self.layer), tokens.clusters)
         for part in slices(len(self.groups), self.of.sizes.groups):

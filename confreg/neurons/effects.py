@@ -56,7 +56,7 @@ class Effects:
     Args:
         baseline: the unablated prediction.
         memory_bytes: bound on temporaries; a part holds at least one position and one neuron.
-        n_neurons: of all ablations there; None: many.
+        n_neurons: of all ablations there; None: many. It moves last digits, so that what is to be equal gives the same.
     """
 
     def __init__(self, baseline: Baseline, memory_bytes: int = 2**29, n_neurons: int | None = None) -> None:
