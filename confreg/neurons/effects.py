@@ -47,7 +47,7 @@ ELEMENTS_OF_ROWS = 2**18  # pair x vocabulary at once: small enough for a core's
 
 def effect_changes(baseline: Baseline, ablation: Ablation, memory_bytes: int = 2**29, wanted: Wanted | None = None) -> EffectChanges:
     """Exact changes for every pair of position and neuron: :class:`Effects` of one ablation alone."""
-    return Effects(baseline, memory_bytes, ablation.activation_change.shape[1]).of(ablation, wanted)
+    return Effects(baseline, memory_bytes).of(ablation, wanted)
 
 
 class Effects:
@@ -56,14 +56,13 @@ class Effects:
     Args:
         baseline: the unablated prediction.
         memory_bytes: bound on temporaries; a part holds at least one position and one neuron.
-        n_neurons: of all ablations there; None: many. It moves last digits, so that what is to be equal gives the same.
     """
 
-    def __init__(self, baseline: Baseline, memory_bytes: int = 2**29, n_neurons: int | None = None) -> None:
+    def __init__(self, baseline: Baseline, memory_bytes: int = 2**29) -> None:
         self.baseline, (n_positions, n_vocabulary) = baseline, baseline.scaled_logits.shape
         self.sizes = EffectSizes.of(memory_bytes, n_positions, n_vocabulary, baseline.scaled_logits.element_size())
         parts = slices(n_positions, self.sizes.positions)
-        self.parts = {(part.start, part.stop): _Positions(baseline.part(part), self.sizes, n_neurons) for part in parts}
+        self.parts = {(part.start, part.stop): _Positions(baseline.part(part), self.sizes) for part in parts}
 
     def of(self, ablation: Ablation, wanted: Wanted | None = None) -> EffectChanges:
         """Exact changes for every pair of position and neuron.
@@ -94,8 +93,8 @@ class Effects:
 class _Positions:
     """Some positions, with what several ablations need of them."""
 
-    def __init__(self, baseline: Baseline, sizes: EffectSizes, n_neurons: int | None) -> None:
-        self.baseline, self.sizes, self.n_neurons = baseline, sizes, n_neurons
+    def __init__(self, baseline: Baseline, sizes: EffectSizes) -> None:
+        self.baseline, self.sizes = baseline, sizes
 
     @cached_property
     def fields(self) -> PositionFields:
@@ -126,7 +125,7 @@ class _Positions:
         known = self.__dict__.get("_shared")
         if known is None or known.unembedding is not unembedding or not known.has_all(wanted.every_variant, wanted.temperature):
             which = wanted.every_variant, wanted.temperature
-            known = self.__dict__["_shared"] = SharedMoments(self.fields, unembedding, *which, self.n_neurons)
+            known = self.__dict__["_shared"] = SharedMoments(self.fields, unembedding, *which)
         return known
 
 

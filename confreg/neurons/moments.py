@@ -7,7 +7,7 @@ With B a neuron's write and, at a position, the centred fields y (logits), f (sc
 for all pairs of position and neuron. Each is a product of two matrices, one without neurons and one without positions, so that
 position x neuron x vocabulary is never formed. The log-frequencies are the same at all positions but for their mean, so that their powers
 go with those of B to the side without positions, and are centred afterwards. The first power of B goes through the width of the residual
-instead of the neurons, unless these are so few that it costs more. Where the logits have neither bias nor cap, f is y, and moments that are
+instead of the neurons. Where the logits have neither bias nor cap, f is y, and moments that are
 then the same are computed once.
 """
 
@@ -81,7 +81,7 @@ class _PowerSums:
         self.families = {order: shared.families(order, with_temperature) for order in groups}
         self.sums: dict[tuple[int, Place, int], Float[Tensor, "_ position neuron"]] = {}
         for order, writes in groups.items():
-            for family, power in product(self.families[order], range(shared.first_power, order + 1)):
+            for family, power in product(self.families[order], range(2, order + 1)):
                 for each in range(len(family.counts)):
                     shape = family.n_scaled(each, power), n_positions, len(writes.w_out)
                     self.sums[order, (family.logit, each), power] = writes.w_out.new_empty(shape)
@@ -92,9 +92,9 @@ class _PowerSums:
         of_tokens = self.shared.powers_of_log_frequency(tokens, max(self.groups))
         for order, writes in self.groups.items():
             every, raised = self.families[order], writes.to_tokens(tokens)
-            for power in range(1, order + 1):
-                raised = raised * writes.to_tokens(tokens) if power > 1 else raised
-                for each in range(max(len(family.counts) for family in every) if power >= self.shared.first_power else 0):
+            for power in range(2, order + 1):
+                raised = raised * writes.to_tokens(tokens)
+                for each in range(max(len(family.counts) for family in every)):
                     some = [(logit, weighted[logit][:n]) for logit, family in enumerate(every) if (n := family.n_scaled(each, power))]
                     right = raised
                     if each and sum(map(len, some)) * weighted[0].shape[1] < len(raised):  # few positions: less to multiply there
@@ -107,14 +107,14 @@ class _PowerSums:
     def of_order(self, order: int) -> dict[Place, list[Tensor]]:
         """The moments of each place by the power of one group's writes; log-frequencies are centred, the write is not."""
         shared, w_out = self.shared, self.groups[order].w_out
-        for family, power in product(self.families[order], range(shared.first_power, order + 1)):
+        for family, power in product(self.families[order], range(2, order + 1)):
             centre([self.sums[order, (family.logit, each), power] for each in range(len(family.counts))], shared.mean_log_frequency)
         of_place: dict[Place, list[Tensor]] = {}
         for family in self.families[order]:
             for each in range(len(family.counts)):
                 place = family.logit, each
                 of_place[place] = [shared.means[place][: family.n_scaled(each, 0)]]
-                if shared.through_width and (n := family.n_scaled(each, 1)):
+                if n := family.n_scaled(each, 1):
                     of_place[place].append(shared.with_unembedding[place][:n] @ w_out.T)
-                of_place[place] += [self.sums[order, place, power] for power in range(shared.first_power, len(family.counts[each]))]
+                of_place[place] += [self.sums[order, place, power] for power in range(2, len(family.counts[each]))]
         return of_place

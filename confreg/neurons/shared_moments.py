@@ -46,7 +46,6 @@ class SharedMoments:
         unembedding: of all neurons.
         every_variant: also for effects under every variant.
         with_temperature: also for the best temperature.
-        n_neurons: that share them, all ablations together; None: many.
     """
 
     def __init__(
@@ -55,12 +54,10 @@ class SharedMoments:
         unembedding: Float[Tensor, "vocab d_model"],
         every_variant: bool = False,
         with_temperature: bool = True,
-        n_neurons: int | None = None,
     ) -> None:
         self.fields, self.unembedding = fields, unembedding
         self.every_variant, self.with_temperature = every_variant, with_temperature
-        self.is_folded, (n_vocabulary, width) = fields.baseline.has_scaled_logits, unembedding.shape
-        self.through_width = n_neurons is None or n_neurons * n_vocabulary > width * (n_vocabulary + n_neurons)
+        self.is_folded = fields.baseline.has_scaled_logits
         centre_of_all = fields.mean_log_frequency.mean()  # near the means of all positions: little is lost in putting theirs to zero
         self.log_frequency = fields.baseline.frequency_log_probs - centre_of_all
         self.mean_log_frequency = (fields.mean_log_frequency - centre_of_all).unsqueeze(-1)
@@ -81,7 +78,7 @@ class SharedMoments:
         and perhaps more after them. On the way this adds up what itself is to know up to that order."""
         every = self.families(order, self.with_temperature)
         is_known = order <= self._order
-        n_powers = [n for n in (family.n_scaled(0, self.first_power if is_known else 0) for family in every) if n]
+        n_powers = [n for n in (family.n_scaled(0, 2 if is_known else 0) for family in every) if n]
         if not is_known:
             self._begin(every)
         of_all = len(self.fields.log_partition) * sum(n_powers)
@@ -94,11 +91,6 @@ class SharedMoments:
             self._centre(every)
             self._order = order
 
-    @property
-    def first_power(self) -> int:
-        """Of the write, from which on it is the neurons' own."""
-        return 2 if self.through_width else 1
-
     def powers_of_log_frequency(self, tokens: slice, highest: int) -> Float[Tensor, "power part"]:
         """From 0 on, not centred."""
         powers = torch.arange(highest + 1, device=self.log_frequency.device)
@@ -106,7 +98,7 @@ class SharedMoments:
 
     def _begin(self, every: Sequence[Family]) -> None:
         shape = len(self.fields.log_partition), self.unembedding.shape[1]
-        for family in every if self.through_width else ():
+        for family in every:
             for each in range(len(family.counts)):
                 self.with_unembedding[family.logit, each] = self.unembedding.new_empty(family.n_scaled(each, 1), *shape)
 
@@ -116,7 +108,7 @@ class SharedMoments:
             for power, found in enumerate(_means(weighted[family.logit], family, raised)):
                 place = family.logit, power
                 self.means[place] = found if is_first else self.means[place] + found
-        for power, of_tokens in enumerate(raised if self.through_width else ()):
+        for power, of_tokens in enumerate(raised):
             unembedding = self.unembedding[tokens] * of_tokens.unsqueeze(-1) if power else self.unembedding[tokens]
             for family in every:
                 first = int(power == family.logit == 0)  # the whole prediction: its mean is known
@@ -125,9 +117,8 @@ class SharedMoments:
                     add_product(sums, weighted[family.logit][first:n], unembedding, is_first)
 
     def _centre(self, every: Sequence[Family]) -> None:
-        if self.through_width:
-            self.with_unembedding[0, 0][0] = self.fields.mean_unembedding(self.unembedding)
-        for store in (self.means, self.with_unembedding) if self.through_width else (self.means,):
+        self.with_unembedding[0, 0][0] = self.fields.mean_unembedding(self.unembedding)
+        for store in (self.means, self.with_unembedding):
             for family in every:
                 centre([store[family.logit, power] for power in range(len(family.counts))], self.mean_log_frequency)
         for weight in KNOWN:  # what rounding makes of it would be larger than a small effect
