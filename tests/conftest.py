@@ -222,11 +222,12 @@ class Visit:
         self.driver, self.run, self.address = driver, driver.execute_script, lambda: driver.current_url
 
     def open(self, page: Path, is_drawn: str) -> None:
-        """Open a file in the usual look and wait until ``is_drawn`` (JavaScript) holds."""
+        """Open a file in the usual look and wait until ``is_drawn`` (JavaScript) holds; whatever scrolls it arrives at once."""
         self.complaints(), self.requests()  # what other pages left
         self.set_media(prefers_color_scheme="light")
         self.set_size(1366, 768)
         self.driver.get(page.as_uri())
+        self.run("document.documentElement.style.scrollBehavior = 'auto'")  # a click aims at where an element was a moment ago
         self.wait_until(f"return {is_drawn}")
 
     def wait_until(self, holds: str | Callable[[], Any], *arguments: Any) -> None:
