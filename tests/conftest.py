@@ -193,6 +193,7 @@ BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome
 BROWSER_FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    "--force-prefers-reduced-motion",  # a click would miss an element that a smooth scroll is still moving
 )
 
 
@@ -222,12 +223,11 @@ class Visit:
         self.driver, self.run, self.address = driver, driver.execute_script, lambda: driver.current_url
 
     def open(self, page: Path, is_drawn: str) -> None:
-        """Open a file in the usual look and wait until ``is_drawn`` (JavaScript) holds; whatever scrolls it arrives at once."""
+        """Open a file in the usual look and wait until ``is_drawn`` (JavaScript) holds."""
         self.complaints(), self.requests()  # what other pages left
         self.set_media(prefers_color_scheme="light")
         self.set_size(1366, 768)
         self.driver.get(page.as_uri())
-        self.run("document.documentElement.style.scrollBehavior = 'auto'")  # a click aims at where an element was a moment ago
         self.wait_until(f"return {is_drawn}")
 
     def wait_until(self, holds: str | Callable[[], Any], *arguments: Any) -> None:

@@ -168,6 +168,7 @@ def test_tab_reaches_every_control_in_the_order_of_the_page_and_shows_where_it_i
 
 def test_somebody_who_asked_for_less_motion_is_not_scrolled_smoothly(page):
     behaviour = "return getComputedStyle(document.documentElement).scrollBehavior"
+    page.set_media(prefers_reduced_motion="no-preference")
     assert page.run(behaviour) == "smooth"
     page.set_media(prefers_reduced_motion="reduce")
     assert page.run(behaviour) == "auto"
