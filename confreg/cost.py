@@ -35,6 +35,7 @@ FEWEST_POSITIONS, MOST_PROBED = 8, 128
 TOKENS_OF_PROBE = 64  # of a block, and tokens of the vocabulary for what goes over all of it
 BYTES_OF_PROBE = 2**22
 DIMENSIONS_OF_PROBE = 128
+SHARE_OF_A_DRAW = 0.4  # of a control's directions: at most as many could be named by their direction in the default run, at step 64
 GRAMS = 3  # products of the whole unembedding with itself: two of its moments, and its spectrum
 
 
@@ -135,8 +136,8 @@ class _Probe:
         n_parts = math.ceil(self.n_positions / self.at_once.positions)
         n_cuts = math.ceil(self.n_neurons / self.neurons_at_once)
         of_neurons = law.neuron * self.n_neurons * n_parts + law.pair * self.n_neurons * self.n_positions
-        effects = law.position * self.n_positions + (1 + draws * of_rules) * (of_neurons + law.start * n_parts * n_cuts)
-        return self._forward() + effects + (1 + draws) * self._columns(tokens) + self._fixed()
+        effects = law.position * self.n_positions + (1 + SHARE_OF_A_DRAW * draws * of_rules) * (of_neurons + law.start * n_parts * n_cuts)
+        return self._forward() + effects + (1 + SHARE_OF_A_DRAW * draws) * self._columns(tokens) + self._fixed()
 
     def memory_bytes(self) -> float:
         """At the peak: what is kept, and the largest of what comes and goes."""

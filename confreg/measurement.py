@@ -19,10 +19,18 @@ from confreg.models.layer_writes import layer_writes
 from confreg.models.plain_model import causal_model, in_fp32
 from confreg.models.readout import Readout
 from confreg.models.undisturbed import undisturbed
-from confreg.neurons.controls import control_directions
+from confreg.neurons.controls import ControlDraw, control_directions
 from confreg.neurons.effect_sums import EffectSums, Floors, evidence_from
 from confreg.neurons.frequency import Frequency
-from confreg.neurons.selection import Evidence, Thresholds, entropy_neurons, frequency_neurons, thresholds_of_layer
+from confreg.neurons.selection import (
+    Evidence,
+    Thresholds,
+    entropy_neurons,
+    frequency_neurons,
+    may_be_entropy_neurons,
+    may_be_frequency_neurons,
+    thresholds_of_layer,
+)
 from confreg.neurons.summaries import activation_columns, model_columns, weight_columns
 from confreg.neurons.universal import universal_columns
 from confreg.neurons.weights import TokenMoments, default_null_dimensions, null_space_share_chance, singular_directions
@@ -119,6 +127,7 @@ class _Measurement:
         values, directions = singular_directions(self.readout.unembedding, self.readout.residual_is_centred)
         default = default_null_dimensions(d_model, vocabulary_size, self.readout.residual_is_centred)
         self.null_directions = directions[:, -min(self.request.null_dimensions or default, len(values)) :]
+        self.chance = null_space_share_chance(len(self.readout.w_out), self.null_directions.shape[1], self.readout.usable_dimensions)
         self._measure_positions()
         neurons, predictions = self._neuron_columns(), model_columns(self.values)
         model = {**predictions, **self._name_neurons(neurons, predictions["entropy_nats"])}
@@ -142,20 +151,25 @@ class _Measurement:
 
     def _measure_positions(self) -> None:
         """Over the measured blocks: values at each position, and effects of the layer, of groups and of every control draw."""
-        n_neurons, control = len(self.readout.w_out), [self._control_directions(draw) for draw in range(self.request.control_draws)]
+        n_neurons, control = len(self.readout.w_out), [self._control(draw) for draw in range(self.request.control_draws)]
         self.groups = self.request.groups_within(n_neurons)
         groups = [torch.tensor(each, device=self.model.device) for each in self.groups.values()]
         scored_pass = ScoredPass(self.model, self.blocks, self.request, self.readout, self.frequency, self.processes)
         drawn, self.control_evidence = iter(control), list[Evidence]()
-        for sums in scored_pass.sums(control, groups, self.progress):
+        for sums, of_draws in scored_pass.sums(control, groups, self.progress):
             if sums.sizes.of_the_layer:
                 self.effects, self.group_effects, self.activations = sums.effects("layer"), sums.effects("groups"), sums.activations
                 self.values = sums.position_values(scored_pass.value_names)
-            self.control_evidence += [self._evidence(next(drawn), each) for each in sums.effects_of_draws()]
+            self.control_evidence += [self._evidence(next(drawn).directions, each) for each in of_draws]
 
-    def _control_directions(self, draw: int) -> Tensor:
-        seed = (self.request.control_seed * 1_000_003 + draw) % 2**63
-        return control_directions(self.request.control, self.readout.w_out, self.null_directions, seed, self.readout.residual_is_centred)
+    def _control(self, draw: int) -> ControlDraw:
+        seed, readout = (self.request.control_seed * 1_000_003 + draw) % 2**63, self.readout
+        directions = control_directions(self.request.control, readout.w_out, self.null_directions, seed, readout.residual_is_centred)
+        of_weights = self._weight_columns(directions)
+        may_be_named = may_be_entropy_neurons(of_weights["null_space_share"], self.chance)
+        may_be_named |= may_be_frequency_neurons(of_weights["frequency_cosine"], self.frequency.zero_count_share, self.request.rules)
+        [neurons] = may_be_named.nonzero(as_tuple=True)
+        return ControlDraw(directions[neurons], neurons)
 
     def _effect_columns(self, effects: EffectSums) -> dict[str, Tensor]:
         floors = Floors(self.request.share_floor_nats, self.request.divergence_floor_nats, self.request.rules.clusters_min)
@@ -169,7 +183,6 @@ class _Measurement:
 
     def _neuron_columns(self) -> Columns:
         n_neurons = len(self.readout.w_out)
-        self.chance = null_space_share_chance(n_neurons, self.null_directions.shape[1], self.readout.usable_dimensions)
         return {
             "layer": self.readout.layer,
             "neuron": range(n_neurons),

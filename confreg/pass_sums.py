@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
@@ -67,7 +67,7 @@ class PassSums(Metric):
             for name, each in values.items():
                 self.values[POSITION_VALUES.index(name), positions] = each.double()
 
-    def add_effects(self, of: str, sums: EffectSums, place: slice = slice(None)) -> None:
+    def add_effects(self, of: str, sums: EffectSums, place: slice | Int[Tensor, "some"] = slice(None)) -> None:
         """Add the effects of some positions to those of the layer, of the groups, or of a place among the control draws."""
         for row, column in enumerate(columns_of(WANTED[of])):
             getattr(self, of)[row, :, place] += sums.of_column[column].sums
@@ -80,15 +80,14 @@ class PassSums(Metric):
         self.sync(dist_sync_fn=_added_in_place)
         self._cache = None  # the states before: nobody goes back to them
 
-    def effects(self, of: str, place: slice = slice(None)) -> EffectSums:
+    def effects(self, of: str, place: slice | Int[Tensor, "some"] = slice(None)) -> EffectSums:
         """The sums over all positions."""
         sums = getattr(self, of)
         return EffectSums({column: ClusterSums(sums[row, :, place], self.counts) for row, column in enumerate(columns_of(WANTED[of]))})
 
-    def effects_of_draws(self) -> Iterator[EffectSums]:
-        """The same for one control draw after the other."""
-        for draw in range(self.sizes.n_draws):
-            yield self.effects("control", slice(draw * self.sizes.n_neurons, (draw + 1) * self.sizes.n_neurons))
+    def effects_of_draw(self, draw: int, neurons: Int[Tensor, "some"]) -> EffectSums:
+        """The same for some neurons of a control draw of this pass."""
+        return self.effects("control", draw * self.sizes.n_neurons + neurons)
 
     def position_values(self, names: tuple[str, ...]) -> dict[str, Float[Tensor, "position"]]:
         """What each position says, by name."""

@@ -14,12 +14,13 @@ from confreg.batches import MEBIBYTE, Batch, PartSizes
 from confreg.languages.blocks import Blocks
 from confreg.models.readout import Readout, ScoredTokens, capture
 from confreg.neurons.ablation import Ablation, Baseline
+from confreg.neurons.controls import ControlDraw
 from confreg.neurons.effect_sums import EffectSums
 from confreg.neurons.effects import Effects
 from confreg.neurons.frequency import Frequency
 from confreg.neurons.replacements import Replacement
 from confreg.neurons.summaries import POSITION_VALUES, VALUES, position_values
-from confreg.neurons.writes import slices
+from confreg.neurons.writes import NeuronWrites, slices
 from confreg.pass_sums import WANTED, PassSizes, PassSums
 from confreg.processes import ALONE, Processes
 from confreg.progress import Told
@@ -67,16 +68,19 @@ class ScoredPass:
 
         return Replacement.of(self.request, read_reference, self.blocks.reference.numel(), self.n_positions)
 
-    def sums(self, control: Sequence[Tensor], groups: Sequence[Tensor] = (), progress: Told | None = None) -> Iterator[PassSums]:
+    def sums(
+        self, control: Sequence[ControlDraw], groups: Sequence[Tensor] = (), progress: Told | None = None
+    ) -> Iterator[tuple[PassSums, list[EffectSums]]]:
         """Go over all scored positions, once, or where not all control draws fit the memory several times.
 
         Args:
-            control: for each draw the neurons' directions, [neuron, d_model].
+            control: the draws.
             groups: the neurons of each group.
             progress: told after each batch of this process.
 
         Yields:
             The first time the sums of the layer, the groups and the first draws; then those of the next draws alone, until all are done.
+            Beside them the effects of each draw's directions.
 
         Raises:
             RuntimeError: on every other process, where one of those that share the work fails.
@@ -86,7 +90,8 @@ class ScoredPass:
         with self.processes.together():
             replacement = self.replacement()
         for number, draws in enumerate(passes):
-            yield self._sums(_Work(self, replacement, control[draws], groups, is_first=number == 0), own, told)
+            sums = self._sums(_Work(self, replacement, control[draws], groups, is_first=number == 0), own, told)
+            yield sums, [sums.effects_of_draw(place, draw.neurons) for place, draw in enumerate(control[draws])]
 
     def _sums(self, work: _Work, batches: Sequence[Batch], told: _Progress) -> PassSums:
         """One pass, for whose sums nobody but the caller keeps a place."""
@@ -114,14 +119,17 @@ class _Work:
     """Adds the effects at the positions of one batch after the other to the sums of a pass."""
 
     def __init__(
-        self, of: ScoredPass, replacement: Replacement, control: Sequence[Tensor], groups: Sequence[Tensor], is_first: bool
+        self, of: ScoredPass, replacement: Replacement, control: Sequence[ControlDraw], groups: Sequence[Tensor], is_first: bool
     ) -> None:
         w_out = of.readout.w_out
         self.of, self.replacement, self.groups = of, replacement, groups if is_first else ()
         sizes = PassSizes(of.n_positions, of.n_clusters, len(w_out), len(control), len(self.groups), is_first)
         self.sums, self.layer = PassSums(sizes, w_out), of.readout.writes(w_out)
-        together = slices(len(control), of.sizes.draws)  # what their neurons share is then computed once
-        self.control = [of.readout.writes(torch.cat(list(control[part]))) for part in together]
+        self.control: list[tuple[Tensor, NeuronWrites]] = []  # places of the neurons among those of all draws, and what is written there
+        for part in slices(len(control), of.sizes.draws):  # what their neurons share is then computed once
+            places = torch.cat([draw * len(w_out) + control[draw].neurons for draw in range(part.start, part.stop)])
+            if len(places):
+                self.control.append((places, of.readout.writes(torch.cat([each.directions for each in control[part]]))))
 
     def add(self, batch: Batch) -> None:
         """Values and effects at the positions of a batch."""
@@ -138,13 +146,13 @@ class _Work:
             self._add("layer", effects, readout.ablation(tokens, replaced, self.layer), tokens.clusters)
         for part in slices(len(self.groups), self.of.sizes.groups):
             self._add("groups", effects, readout.group_ablation(tokens, replaced, self.groups[part]), tokens.clusters, part)
-        start = 0
-        for writes in self.control:
-            place = slice(start, start + len(writes.w_out))
-            self._add("control", effects, readout.ablation(tokens, replaced, writes), tokens.clusters, place)
-            start = place.stop
+        for places, writes in self.control:
+            some = places % len(self.layer.w_out)
+            self._add("control", effects, readout.ablation(tokens, replaced, writes, some), tokens.clusters, places)
 
-    def _add(self, of: str, effects: Effects, ablation: Ablation, clusters: Int[Tensor, "position"], place: slice = slice(None)) -> None:
+    def _add(
+        self, of: str, effects: Effects, ablation: Ablation, clusters: Int[Tensor, "position"], place: slice | Tensor = slice(None)
+    ) -> None:
         changes = effects.of(ablation, WANTED[of])
         self.sums.add_effects(of, EffectSums.of(changes, clusters, len(self.sums.counts)), place)
 

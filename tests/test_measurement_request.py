@@ -111,6 +111,35 @@ def test_the_control_is_judged_by_the_layers_own_thresholds(model: PreTrainedMod
     assert half["n_frequency_neurons_control"] != N_NEURONS // 2
 
 
+@pytest.mark.parametrize("control", ["norm_drawn_from_layer", "own_norm_and_null_space_share"])
+def test_the_control_counts_are_those_of_every_direction_though_only_those_that_may_be_named_are_ablated(
+    model: PreTrainedModel, blocks: Blocks, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    monkeypatch.setattr("confreg.measurement.null_space_share_chance", lambda *_: 0.55)  # some of the neurons lie above it
+    request = MeasurementRequest(control=control, control_draws=8, rules=replace(LAX, frequency_cosine_min=0.3))
+    looked_at, some = [], model_row(model, blocks, COUNTS, request)
+    every = _all_may_be_named(looked_at)
+    monkeypatch.setattr("confreg.measurement.may_be_entropy_neurons", every)
+    monkeypatch.setattr("confreg.measurement.may_be_frequency_neurons", every)
+    assert model_row(model, blocks, COUNTS, request) == some
+    assert sum(looked_at) == 2 * 8 * N_NEURONS
+    assert all(0 < some[name] < N_NEURONS for name in CONTROLS)
+
+
+def _all_may_be_named(looked_at: list[int]) -> Any:
+    def every(values: torch.Tensor, *_: Any) -> torch.Tensor:
+        looked_at.append(len(values))
+        return torch.ones_like(values, dtype=torch.bool)
+
+    return every
+
+
+def test_a_control_of_which_no_direction_may_be_named_counts_none(model: PreTrainedModel, blocks: Blocks) -> None:
+    rules = replace(LAX, frequency_cosine_min=1.0, zero_count_share_max=0.0)
+    row = model_row(model, blocks, COUNTS, MeasurementRequest(control_draws=1, null_dimensions=1, control_seed=1, rules=rules))
+    assert [row[name] for name in CONTROLS] == [0, 0]
+
+
 def test_the_null_dimensions_of_the_request_are_used_and_never_more_than_there_are(model: PreTrainedModel, blocks: Blocks) -> None:
     for asked, used in ((None, 4), (2, 2), (15, 15), (400, 15)):
         records = measure(model, blocks, COUNTS, MeasurementRequest(null_dimensions=asked))

@@ -91,23 +91,29 @@ class Readout:
         """What neurons with these directions (their own, or a control's) write to the logits."""
         return NeuronWrites(w_out, self.to_logits)
 
-    def ablation(self, tokens: ScoredTokens, replaced: Float[Tensor, "*position neuron"], writes: NeuronWrites) -> Ablation:
+    def ablation(
+        self,
+        tokens: ScoredTokens,
+        replaced: Float[Tensor, "*position neuron"],
+        writes: NeuronWrites,
+        neurons: Int[Tensor, "some"] | None = None,
+    ) -> Ablation:
         """What replacing each activation changes, if the neurons wrote along the given directions: their own rows, or those of controls.
 
-        Controls, of which there may be several side by side, write elsewhere in the residual; their activations, and what they change in a
-        norm of the MLP's output, are those of the neurons.
+        Controls write elsewhere in the residual; their activations, and what they change in a norm of the MLP's output, are those of the
+        neurons whose places they take: of each direction one, in any order; without ``neurons`` every one in turn.
         """
         exact = writes.w_out.double()  # one large write may be most of the residual: then the new scale is a difference of large numbers
         change = replaced - tokens.activations
-        n_copies, is_fixed = len(exact) // change.shape[1], self.norm.fixed_scale is not None
+        is_fixed = self.norm.fixed_scale is not None
         along_write = self.norm.centred(tokens.residual.double()) @ exact.T
         post = None
         if self.post_mlp_norm is not None:
             assert tokens.mlp_output is not None  # as capture saw to
             norm_change, write_change = self.post_mlp_norm.changes(tokens.mlp_output, change)
-            scaling = norm_change.repeat(1, n_copies), write_change.repeat(1, n_copies)
+            scaling = _of_neurons(norm_change, neurons), _of_neurons(write_change, neurons)
             post = self._post_norm(tokens, scaling, lambda normed: normed @ exact.T)
-        return Ablation(change.repeat(1, n_copies), along_write, exact.norm(dim=-1), writes, exact.shape[1], is_fixed, post)
+        return Ablation(_of_neurons(change, neurons), along_write, exact.norm(dim=-1), writes, exact.shape[1], is_fixed, post)
 
     def group_ablation(
         self, tokens: ScoredTokens, replaced: Float[Tensor, "*position neuron"], groups: Sequence[Int[Tensor, "_"]]
@@ -212,6 +218,10 @@ def capture(
     activations, mlp_output = by_block(seen["activations"], tokens.shape), seen.get("mlp_output")
     mlp_output = None if mlp_output is None else by_block(mlp_output, tokens.shape)
     return Captured(activations, seen["residual"], logits if logits_at is None else logits.squeeze(0), mlp_output)
+
+
+def _of_neurons(values: Float[Tensor, "position neuron"], neurons: Int[Tensor, "some"] | None) -> Float[Tensor, "position some"]:
+    return values if neurons is None else values.index_select(1, neurons)
 
 
 @contextmanager

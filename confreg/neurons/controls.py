@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ControlDraw:
+    """Those directions of one draw whose effects the rules ask for; of the others their direction says that they cannot be named."""
+
+    directions: Float[Tensor, "some d_model"]
+    neurons: Int[Tensor, "some"]  # whose places they take
 
 
 def control_directions(

@@ -44,6 +44,20 @@ def thresholds_of_layer(evidence: Evidence, entropy_nats: float, null_space_shar
     )
 
 
+def may_be_entropy_neurons(null_space_share: Float[Tensor, "neuron"], chance: float) -> Bool[Tensor, "neuron"]:
+    """Neurons that write into the effective null space more than chance: of no other do the rules ask for an effect."""
+    return null_space_share > chance
+
+
+def may_be_frequency_neurons(
+    frequency_cosine: Float[Tensor, "neuron"], zero_count_share: float, rules: SelectionRules
+) -> Bool[Tensor, "neuron"]:
+    """Neurons that write along the token frequencies, where these are known well enough: of no other do the rules ask for an effect."""
+    if zero_count_share >= rules.zero_count_share_max:
+        return torch.zeros_like(frequency_cosine, dtype=torch.bool)
+    return frequency_cosine.abs() >= rules.frequency_cosine_min
+
+
 def entropy_neurons(evidence: Evidence, thresholds: Thresholds, n_clusters: int, rules: SelectionRules) -> Bool[Tensor, "neuron"]:
     """Neurons that move the entropy, mostly through the norm, and write into the effective null space more than chance."""
     if n_clusters < rules.clusters_min:
@@ -52,7 +66,7 @@ def entropy_neurons(evidence: Evidence, thresholds: Thresholds, n_clusters: int,
     return (
         (sure >= thresholds.entropy_effect)
         & (evidence.entropy_norm_mediated_share_low >= rules.norm_mediated_share_min)
-        & (evidence.null_space_share > thresholds.null_space_share)
+        & may_be_entropy_neurons(evidence.null_space_share, thresholds.null_space_share)
     )
 
 
@@ -60,11 +74,11 @@ def frequency_neurons(
     evidence: Evidence, thresholds: Thresholds, n_clusters: int, zero_count_share: float, rules: SelectionRules
 ) -> Bool[Tensor, "neuron"]:
     """Neurons that move the prediction towards or away from the token frequencies, along that very direction."""
-    if n_clusters < rules.clusters_min or zero_count_share >= rules.zero_count_share_max:
+    if n_clusters < rules.clusters_min:
         return torch.zeros_like(evidence.kl_from_frequency_effect, dtype=torch.bool)
     sure = evidence.kl_from_frequency_effect - rules.n_stderr * evidence.kl_from_frequency_effect_stderr
     return (
         (sure >= thresholds.kl_from_frequency_effect)
         & (evidence.frequency_mediated_share_low >= rules.frequency_mediated_share_min)
-        & (evidence.frequency_cosine.abs() >= rules.frequency_cosine_min)
+        & may_be_frequency_neurons(evidence.frequency_cosine, zero_count_share, rules)
     )

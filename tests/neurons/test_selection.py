@@ -10,6 +10,8 @@ from confreg.neurons.selection import (
     Thresholds,
     entropy_neurons,
     frequency_neurons,
+    may_be_entropy_neurons,
+    may_be_frequency_neurons,
     thresholds_of_layer,
 )
 from confreg.settings import SelectionRules
@@ -125,3 +127,12 @@ def test_every_number_of_the_rules_comes_from_the_settings() -> None:
             named_by_frequency_rule.add(name)
     assert named_by_entropy_rule == {"frequency_mediated_share_min", "frequency_cosine_min", "zero_count_share_max"}
     assert named_by_frequency_rule == {"norm_mediated_share_min"}
+
+
+def test_whoever_is_named_may_be_named_by_the_weights_alone_and_their_clauses_alone_decide_it() -> None:
+    entropy, frequency = (evidence_of({}, *misses.values()) for misses in (ENTROPY_MISSES, FREQUENCY_MISSES))
+    of_entropy = may_be_entropy_neurons(entropy.null_space_share, THRESHOLDS.null_space_share)
+    assert of_entropy.tolist() == [True, *(not {"null_space_share"} & set(miss) for miss in ENTROPY_MISSES.values())]
+    of_frequency = may_be_frequency_neurons(frequency.frequency_cosine, 0.5 - 1e-6, RULES)
+    assert of_frequency.tolist() == [True, *(not {"frequency_cosine"} & set(miss) for miss in FREQUENCY_MISSES.values())]
+    assert not may_be_frequency_neurons(frequency.frequency_cosine, 0.5, RULES).any()  # the frequencies themselves are hardly known
