@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from confreg.figures.histories import FORMED_AFTER, KINDS, formed_neurons, naming_spells
+from confreg.figures.naming_rules import control_directions_in_words
 from confreg.figures.run_records import MEASURED_AGAIN, RunRecords, number_setting_of, setting_of
 
 DOCUMENTS_MIN = 16  # of the records' contract, where the run's configuration does not say
@@ -16,7 +17,7 @@ CONTROL_COLUMN = {"entropy": "n_entropy_neurons_control", "token-frequency": "n_
 
 
 def findings(records: RunRecords) -> list[str]:
-    """Sentences on the last measured step: the loss, who is named since when, and what chance would name."""
+    """Sentences on the last measured step: the loss, who is named since when, and what the control names."""
     return [*_progress(records), *_losses(records), *_names(records), *_lost(records)]
 
 
@@ -106,7 +107,8 @@ def _named(records: RunRecords) -> Iterator[str]:
         sentence = f"{number} {verb if len(rows) else 'is'} named{when}"
         names = "; ".join(_names_by_age(rows, len(records.steps)))
         sentence = sentence[0].upper() + sentence[1:] + (f": {names}" if names else "")
-        yield f"{sentence}; {_beside_the_control(row.get(CONTROL_COLUMN[kind], math.nan))}."
+        control = _beside_the_control(row.get(CONTROL_COLUMN[kind], math.nan), control_directions_in_words(records.config))
+        yield f"{sentence}; {control}."
 
 
 def _names_by_age(spells: pd.DataFrame, n_steps: int) -> Iterator[str]:
@@ -124,10 +126,10 @@ def _why_not_formed(n_steps: int) -> str:
     return "not yet formed" if n_steps >= FORMED_AFTER else f"since when takes {FORMED_AFTER} measured steps to say"
 
 
-def _beside_the_control(mean_count: float) -> str:
+def _beside_the_control(mean_count: float, directions: str) -> str:
     if math.isnan(mean_count):
         return "no control was drawn to compare with"
-    return f"with random output directions of the same norms the rule names {mean_count:.2g} on average"
+    return f"with {directions} the rule names {mean_count:.2g} on average"
 
 
 def _lost(records: RunRecords) -> Iterator[str]:

@@ -19,6 +19,10 @@ CONTROL = {
     "own_norm_and_null_space_share": "a random output direction of its own norm and null-space share, keeps the activations, "
     "and applies the same thresholds: what it names, those two alone would name.",
 }
+DIRECTIONS = {  # of the same, in a few words
+    "norm_drawn_from_layer": "random output directions of the same norms",
+    "own_norm_and_null_space_share": "random output directions of the same norms and null-space shares",
+}
 # The request's replacement in words, with its own number in braces.
 REPLACED_BY = {
     "mean_over_reference_tokens": "by its mean over the reference tokens",
@@ -45,9 +49,20 @@ def naming_rules(config: dict[str, Any]) -> list[str]:
     ]
 
 
+def control_directions_in_words(config: dict[str, Any]) -> str:
+    """What a run's control puts in the place of its neurons' writes."""
+    name = _control_of(config)
+    return DIRECTIONS.get(name, f"other output directions ({name})")
+
+
+def _control_of(config: dict[str, Any]) -> str:
+    """A configuration without the key measured with the default."""
+    return str(setting_of(config, f"{REQUEST}.control", "norm_drawn_from_layer"))
+
+
 def _control(config: dict[str, Any]) -> str:
-    """In words; a configuration without the key measured with the default."""
-    name = str(setting_of(config, f"{REQUEST}.control", "norm_drawn_from_layer"))
+    """In words."""
+    name = _control_of(config)
     return CONTROL.get(name, f"another output direction ({name}), keeps the activations, and applies the same thresholds.")
 
 

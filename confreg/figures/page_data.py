@@ -142,7 +142,7 @@ def _spells(neurons: pd.DataFrame) -> dict[str, Any]:
 def spectrum_columns(spectrum: pd.DataFrame) -> dict[str, Any]:
     """Singular values as [step][index], thinned where there are many: the small ones, where a null space grows, are all kept."""
     if spectrum.empty:
-        return {"steps": [], "index": [], "singular_value": [], "n_exact_null": 0, "n_values": 0}
+        return {"steps": [], "index": [], "singular_value": [], "n_values": 0}
     table = spectrum.drop_duplicates(["step", "index"], keep="last").pivot(index="step", columns="index", values="singular_value")
     largest = table.max(axis=1)
     drawn = table.where(table.gt(EXACT_NULL * largest, axis=0))
@@ -154,6 +154,5 @@ def spectrum_columns(spectrum: pd.DataFrame) -> dict[str, Any]:
         "steps": [int(step) for step in table.index],
         "index": [int(index) for index in table.columns[kept]],
         "singular_value": [compact(row, NEURON_DIGITS) for row in drawn.to_numpy()[:, kept]],
-        "n_exact_null": int(drawn.iloc[-1].isna().sum()),
         "n_values": n_values,
     }

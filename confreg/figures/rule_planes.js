@@ -55,7 +55,9 @@ function notePlane(plane, at, hasThresholds) {
   const neurons = placedNeurons(plane, at), beyond = neurons.filter((neuron) => placeOf(plane, at, neuron)[1] !== valueOf(plane.y.column, at, neuron)).length;
   const measured = points.names.filter((_, neuron) => isKnown(points.w_out_norm[at][neuron])).length;
   const said = [];
-  if (measured > neurons.length) said.push(`${thousands(measured - neurons.length)} of ${thousands(measured)} neurons have no share here: their effect is too small to divide.`);
+  const hasFrequency = plane !== frequencyPlane || points.names.some((_, neuron) => isKnown(points.frequency_cosine[at][neuron]));
+  if (!hasFrequency) said.push("There is no frequency direction at this step: every token counts alike, so that nothing can lie along it.");
+  else if (measured > neurons.length) said.push(`${thousands(measured - neurons.length)} of ${thousands(measured)} neurons have no share here: their effect is too small to divide.`);
   if (beyond) said.push(`${thousands(beyond)} ${beyond === 1 ? "lies" : "lie"} beyond the axis and ${beyond === 1 ? "is" : "are"} drawn at its edge.`);
   if (!hasThresholds) said.push("No threshold is drawn: the run's config.yaml does not tell its rules.");
   document.getElementById(plane.note).textContent = said.join(" ");

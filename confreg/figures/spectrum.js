@@ -18,7 +18,7 @@ function spectrumTrace(row, line, more = {}) {
 function nullSpace(step) {
   const dimensions = modelAt(step)("null_dimensions");
   if (!isKnown(dimensions)) return [];
-  const end = spectrum.n_values - spectrum.n_exact_null - 0.5;
+  const end = spectrum.n_values - 0.5; // exact nulls, where there are fewer tokens than dimensions, are its last and drawn nowhere
   const band = { type: "rect", xref: "x", yref: "paper", x0: end - dimensions, x1: end, y0: 0, y1: 1, layer: "below" };
   return [{ ...band, fillcolor: COLOURS.band, line: { width: 0 } }];
 }

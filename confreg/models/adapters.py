@@ -69,10 +69,15 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def without_adapters(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its effective weights: itself where nothing changes them, else a copy into which all changes are added."""
+    """The model with its effective weights: itself where nothing changes them, else a copy into which all changes are added.
+
+    The copy of a model in half precision is in fp32: rounded again, weights would lose what a small change adds to them.
+    """
     if not has_adapters(model):
         return model
     merged = copy.deepcopy(model)
+    if merged.dtype in (torch.bfloat16, torch.float16):
+        merged.float()
     for path, module in list(merged.named_modules()):
         if _is_adapted(module):
             adapted: Any = module

@@ -18,12 +18,13 @@ from confreg.neurons.ablation import RANKS, Ablation, Wanted
 from confreg.neurons.fields import PositionFields
 from confreg.neurons.ranks import count_of_ones, reciprocal_rank_change
 from confreg.neurons.series import Coefficients, Tilted
+from confreg.neurons.temperature_nodes import COLD, HOT, INVERSE_TEMPERATURES
 
 Rows = Float[Tensor, "pair vocab"]
 LARGEST_SMALL_CHANGE = 5.0  # nats; above it, exp - 1 of a single token may swamp the sums in fp32
 LARGEST_SMALL_DIVERGENCE = 0.02  # nats; above it, there may be several best temperatures
-# Towards the best temperature: inverse temperatures to start from, steps, and the relative step that a minimum does not feel
-STARTS = {torch.float32: (1.0,), torch.float64: (1.0, 0.1, 0.5, 2.0, 6.0)}
+# Towards the best temperature: steps, and the relative step that a minimum does not feel; in float64 from the lowest of many nodes too
+NODES = {torch.float32: (), torch.float64: (*HOT, *INVERSE_TEMPERATURES, *COLD)}
 N_STEPS = {torch.float32: 12, torch.float64: 24}
 STEP_MIN = {torch.float32: 1e-3, torch.float64: 1e-7}
 
@@ -68,7 +69,8 @@ class RowsOfPairs:
 
     def largest(self) -> Float[Tensor, "pair"]:
         """Largest change of any logit in any variant; nats."""
-        return torch.stack([each.abs().amax(-1) for each in (self.total, self.frozen_norm, self.frozen_frequency)]).amax(0)
+        variants = (self.total, self.frozen_norm, self.scale_only, self.frozen_frequency)
+        return torch.stack([each.abs().amax(-1) for each in variants]).amax(0)
 
 
 def _prediction(fields: PositionFields, position: Int[Tensor, "pair"], dtype: torch.dtype) -> tuple[Rows, Rows, Rows]:
@@ -141,14 +143,25 @@ class Exact:
 
     def least_divergence(self, tilted: Tilted, centred: Rows) -> Float[Tensor, "pair"]:
         """Smallest D(p_β || p') over temperatures β > 0 of the unablated prediction; of a large change there may be several minima."""
-        least = tilted.divergence.clamp(min=0)
-        for beta in STARTS[centred.dtype]:
-            least = torch.minimum(least, self._least_divergence_from(beta, tilted.divergence, centred))
+        divergence, nodes = tilted.divergence, NODES[centred.dtype]
+        least = torch.minimum(divergence.clamp(min=0), self._least_divergence_from(torch.ones_like(divergence), divergence, centred))
+        if nodes:
+            at_nodes = torch.stack([self._at_temperature(torch.full_like(divergence, beta), centred)[0] for beta in nodes])
+            lowest = divergence.new_tensor(nodes)[at_nodes.argmin(0)]
+            least = torch.minimum(least, self._least_divergence_from(lowest, divergence, centred))
+            least = torch.minimum(least, self._at_zero_temperature(divergence, centred))
         return least
 
-    def _least_divergence_from(self, start: float, divergence: Float[Tensor, "pair"], centred: Rows) -> Float[Tensor, "pair"]:
+    def _at_zero_temperature(self, divergence: Float[Tensor, "pair"], centred: Rows) -> Float[Tensor, "pair"]:
+        """D of the limit of β without end, where all probability is on the top token; without end where several share the top."""
+        top, second = self.rows.logit.topk(2, dim=-1).values.unbind(-1)
+        of_top = (divergence.unsqueeze(-1) - centred - self.rows.log_p).gather(-1, self.top).squeeze(-1)
+        return torch.where(top > second, of_top.clamp(min=0), torch.inf)
+
+    def _least_divergence_from(
+        self, beta: Float[Tensor, "pair"], divergence: Float[Tensor, "pair"], centred: Rows
+    ) -> Float[Tensor, "pair"]:
         """By Newton's steps in β, halved where they do not help."""
-        beta = torch.full_like(divergence, start)
         added, step = self._at_temperature(beta, centred)
         for _ in range(N_STEPS[centred.dtype]):
             if not (step.abs() > STEP_MIN[centred.dtype] * beta.clamp(min=0.01)).any():

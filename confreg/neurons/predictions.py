@@ -69,5 +69,7 @@ def calibration_error(
 def pearson(first: Float[Tensor, "position *series"], second: Float[Tensor, "position"]) -> Float[Tensor, "*series"]:
     """Pearson correlation of each series with ``second`` over positions, in float64; nan where one is constant."""
     second = second.double().reshape(-1, *[1] * (first.ndim - 1))
+    is_constant = (first.amin(0) == first.amax(0)) | (second.amin(0) == second.amax(0))  # whose mean may be rounded away from its value
     first, second = first.double() - first.double().mean(0), second - second.mean(0)
-    return (first * second).sum(0) / (first.square().sum(0) * second.square().sum(0)).sqrt()
+    correlation = (first * second).sum(0) / (first.square().sum(0) * second.square().sum(0)).sqrt()
+    return correlation.masked_fill(is_constant, torch.nan)

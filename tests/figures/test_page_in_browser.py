@@ -54,6 +54,26 @@ def cursor_place(page: Any) -> float:
     return page.run("return document.querySelector('#loss .cursor').getBoundingClientRect().left")
 
 
+def test_the_shaded_null_space_ends_with_the_last_singular_value(page):
+    band = page.run("return nullSpace(run.steps[run.steps.length - 1])[0]")
+    assert (band["x0"], band["x1"]) == (59.5, 63.5)
+
+
+def test_a_step_without_a_frequency_direction_is_not_told_to_have_small_effects(page):
+    script = """
+        const known = points.frequency_cosine, at = run.steps.length - 1;
+        points.frequency_cosine = known.map((row) => row.map(() => null));
+        notePlane(frequencyPlane, at, true);
+        const said = document.getElementById(frequencyPlane.note).textContent;
+        points.frequency_cosine = known;
+        notePlane(frequencyPlane, at, true);
+        return [said, document.getElementById(frequencyPlane.note).textContent];"""
+    without, usual = page.run(script)
+    assert without.startswith("There is no frequency direction at this step")
+    assert "too small to divide" not in without
+    assert "no frequency direction" not in usual
+
+
 def test_play_starts_again_from_step_0_advances_and_pauses(page):
     page.element("play").click()
     assert page.element("play").text == "Pause"

@@ -53,6 +53,16 @@ def test_what_is_added_up_computes_the_same_and_has_no_adapters(model: PreTraine
     assert without_adapters(merged) is merged
 
 
+def test_changes_are_added_to_weights_in_half_precision_without_rounding_the_sum(model: PreTrainedModel) -> None:
+    model = model.bfloat16()
+    add_lora(model, LoraSettings(rank=3), seed=0)
+    change(model)
+    merged, expected = without_adapters(model), effective_model(model)
+    assert {each.dtype for each in merged.parameters()} == {torch.float32}
+    assert weights_sha256(merged) == weights_sha256(expected)
+    assert model.dtype == torch.bfloat16
+
+
 def test_the_measured_output_weights_are_the_effective_ones(model: PreTrainedModel) -> None:
     add_lora(model, LoraSettings(rank=2, alpha=6.0), seed=0)
     change(model)

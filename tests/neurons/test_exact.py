@@ -10,8 +10,9 @@ from torch import Tensor
 from confreg.neurons import exact as module
 from confreg.neurons.ablation import Ablation, Baseline, Wanted
 from confreg.neurons.effects import coefficients, effect_changes
-from confreg.neurons.exact import capped_change, exact_changes
+from confreg.neurons.exact import RowsOfPairs, capped_change, exact_changes
 from confreg.neurons.fields import PositionFields
+from confreg.neurons.series import Coefficients
 from confreg.neurons.writes import GroupWrites, NeuronWrites
 
 EVERY = Wanted(every_variant=True)
@@ -150,6 +151,38 @@ def test_of_several_best_temperatures_the_lowest_is_taken(make_last_layer: Calla
     for dtype in (torch.float32, torch.float64):
         least = effect_changes(*layer.fast_inputs(dtype)).divergence_from_temperature[0, 3].item()
         assert least == pytest.approx(2.757084, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_rows_find_the_lowest_of_all_temperatures_whatever_the_prediction(make_last_layer: Callable, dtype: torch.dtype) -> None:
+    """Against a fine grid, where changes are large and there are many minima."""
+    layer = make_last_layer(writes=4.0, unembedding=3.0, n_positions=24)
+    baseline, ablation = layer.fast_inputs(dtype)
+    pair = torch.ones(24, 5).nonzero(as_tuple=True)
+    found = changes_of_pairs(baseline, ablation, pair)["divergence_from_temperature"].double()
+    rows = RowsOfPairs.of(
+        PositionFields.of(baseline), ablation, coefficients(PositionFields.of(baseline), ablation).part(pair), pair, torch.float64
+    )
+    after = (rows.logit + rows.total).log_softmax(-1)
+    betas = torch.logspace(-4, 4, 4001, dtype=torch.float64)
+    tilted = (betas[:, None, None] * rows.logit).log_softmax(-1)
+    expected = (tilted.exp() * (tilted - after)).sum(-1).amin(0)
+    assert (found <= expected + 1e-4 + 1e-4 * expected).all()
+    assert (found >= expected - 1e-3 * (1 + expected)).all()
+    assert (changes_of_pairs(baseline, ablation, pair)["divergence"] > 0.02).double().mean() > 0.5
+
+
+def test_a_large_change_of_the_scale_alone_is_recomputed_although_the_total_change_is_small() -> None:
+    """What was most of the residual is taken out: the rest is a hundred times as large, and its own change puts all logits back."""
+    logits = torch.tensor([[1.5, -0.5, 0.25, -1.25]])
+    log_q = torch.full((4,), 0.25).log()
+    baseline = Baseline(logits, torch.zeros(4), torch.tensor([2]), torch.ones(1), log_q, torch.zeros(4))
+    at = Coefficients(*(torch.tensor([[value]]) for value in (99.0, -99.0, 0.0, 0.0)))
+    pair = torch.tensor([0]), torch.tensor([0])
+    found = exact_changes(PositionFields.of(baseline), one_write(baseline, logits[0]), at, pair, EVERY)
+    expected = -((100 * logits.double()).log_softmax(-1) - logits.double().log_softmax(-1))[:, 2]
+    torch.testing.assert_close(found["loss_scale_only"].double(), expected)
+    assert found["loss"].abs().item() < 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

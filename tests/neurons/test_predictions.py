@@ -135,4 +135,5 @@ def test_pearson_equals_scipy_for_every_series() -> None:
 def test_pearson_of_a_constant_series_is_nan() -> None:
     moving = torch.rand(333, generator=torch.Generator().manual_seed(0))
     assert pearson(torch.full((333, 1), 0.1), moving).isnan().all()
+    assert pearson(torch.full((333, 1), 0.7).double() + 1e-17, moving).isnan().all()  # whose mean in float64 is another number
     assert pearson(moving.unsqueeze(1), torch.full((333,), 0.1)).isnan().all()

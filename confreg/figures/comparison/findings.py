@@ -76,4 +76,7 @@ def _loss(condition: Condition) -> str:
 def what_formed_means() -> Iterator[str]:
     """The words of the tables."""
     yield f"Formed: named at {FORMED_AFTER} consecutive clock steps; the step is the first of them."
-    yield "Control: how many the same rule names among random output directions of the same norms, at the last step, mean over runs."
+    yield (
+        "Control: how many the same rule names among random output directions, at the last step, mean over runs; what the directions keep "
+        "of the neurons' own says measure.request.control."
+    )

@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "n_entropy_neurons",
             "Entropy neurons named",
-            "There are entropy neurons where the line stays above the dotted one, which is what chance names.",
+            "There are entropy neurons where the line stays above the dotted one, which is what the control names.",
             "neurons",
             ("model.n_entropy_neurons", "model.n_entropy_neurons_control"),
             "n_entropy_neurons_control",
@@ -43,7 +43,7 @@ PARTS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "n_frequency_neurons",
             "Token-frequency neurons named",
-            "There are token-frequency neurons where the line stays above the dotted one, which is what chance names.",
+            "There are token-frequency neurons where the line stays above the dotted one, which is what the control names.",
             "neurons",
             ("model.n_frequency_neurons", "model.n_frequency_neurons_control"),
             "n_frequency_neurons_control",

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from confreg.figures.findings import why_nothing_is_named
 from confreg.figures.model_card.look import BEST, INK, KIND_COLOURS, KIND_SIGNS, WIDTH, CardFigure, put_step_axis
+from confreg.figures.naming_rules import control_directions_in_words
 from confreg.figures.page_data import model_columns
 from confreg.figures.run_records import RunRecords
 
@@ -57,7 +58,7 @@ def counts_figure(records: RunRecords) -> CardFigure | None:
     put_step_axis(axes, records.steps[-1])
     has_control = any(_has(columns, f"{COUNTS[kind]}_control") for kind in kinds)
     caption = "How many neurons the rules name at each measured step."
-    caption += " Dotted: among random output directions, by the same rules; what they name, chance would name." if has_control else ""
+    caption += f" Dotted: how many among {control_directions_in_words(records.config)}, by the same rules." if has_control else ""
     alt = f"Number of named {' and '.join(kinds)} neurons over the optimizer steps{', beside the control' if has_control else ''}."
     return CardFigure(figure, "figures/named_neurons.png", alt, caption)
 
