@@ -62,8 +62,9 @@ class LogRecords(Callback):
 
     @rank_zero_only
     def _log_new(self, trainer: pl.Trainer) -> None:
+        is_training = trainer.state.fn == TrainerFn.FITTING  # else the trainer counts no steps, and the records are of loaded weights
         for step in self.store.steps("model"):
-            if self.last_logged < step <= trainer.global_step:
+            if self.last_logged < step and (step <= trainer.global_step or not is_training):
                 self._log(trainer, step)
                 self.last_logged = step
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch import Callback
 
 from confreg.callbacks.averaged_weights import checkpointed_weights
@@ -84,6 +85,7 @@ class SaveOnClock(Callback):
     def _save(self, trainer: pl.Trainer, folder: Path, step: int, weights_only: bool) -> None:
         target = folder / checkpoint_name(step)
         temporary = folder / f".{target.name}.part"
+        refuse_weights_that_are_no_numbers(trainer.lightning_module, step)
         try:
             trainer.save_checkpoint(temporary, weights_only=weights_only)  # every rank takes part
             if trainer.is_global_zero:
@@ -113,6 +115,20 @@ class SaveOnClock(Callback):
 
     def _write_manifest(self, manifest: dict[str, str]) -> None:
         write_text_durably(self.folder / "manifest.json", json.dumps(manifest, indent=0, sort_keys=True) + "\n")
+
+
+def refuse_weights_that_are_no_numbers(module: pl.LightningModule, step: int) -> None:
+    """Raise where a gradient that was not finite has made the weights so, although the loss before it was: nobody can go on from them.
+
+    Raises:
+        FloatingPointError: naming the step and the first such weight.
+    """
+    broken = next((name for name, each in module.named_parameters() if not torch.isfinite(each).all()), None)
+    if broken is not None:
+        raise FloatingPointError(
+            f"{broken} is not finite at optimizer step {step}: a gradient was not. Lower optimizer.learning_rate, or lengthen "
+            "optimizer.warmup_steps; the checkpoints before this step are whole."
+        )
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

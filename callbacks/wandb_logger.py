@@ -60,6 +60,10 @@ class ClockWandbLogger(WandbLogger):
             **redacted({"tags": settings.tags, "notes": settings.notes, "name": name, "config": dict(config)}),
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``ddp_spawn``, whose first process begins the W&B run: Lightning would begin one here, in which nobody logs."""
+        return {**self.__dict__, "_experiment": None}
+
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar, RichModelSummary, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, SaveOnClock
@@ -24,7 +25,7 @@ from confreg.models.pretrained import architecture_of, check_block_length, open_
 from confreg.records.redaction import redacted
 from confreg.records.run_folder import RunFolder, load_settings
 from confreg.records.store import RecordStore
-from confreg.settings import PretrainedSettings, Settings, settings_to_mapping
+from confreg.settings import MeasurementRequest, PretrainedSettings, Settings, settings_to_mapping
 from confreg.training.data_module import LanguageBlocks
 from confreg.training.language_module import LanguageModule
 
@@ -107,16 +108,23 @@ def callbacks_of(settings: Settings, folder: Path, blocks: Blocks, token_counts:
 
 
 def _measuring(settings: Settings, blocks: Blocks, token_counts: Tensor | SeenTokenCounts, store: RecordStore) -> MeasureOnClock:
-    last, seed, preset = settings.trainer.max_steps, settings.seed, settings.measure
     return MeasureOnClock(
         blocks,
         token_counts,
         steps_of(settings),
-        lambda step: preset.request_at(step, last, seed),
+        partial(_request_at, settings),  # functions that ddp_spawn can send to its processes
         store,
         when=settings.callbacks.measure_when,
-        last_request=lambda step: preset.request_at(step, step, seed),
+        last_request=partial(_request_of_the_last, settings),
     )
+
+
+def _request_at(settings: Settings, step: int) -> MeasurementRequest:
+    return settings.measure.request_at(step, settings.trainer.max_steps, settings.seed)
+
+
+def _request_of_the_last(settings: Settings, step: int) -> MeasurementRequest:
+    return settings.measure.request_at(step, step, settings.seed)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -142,7 +150,10 @@ def _note_wandb_run(folder: RunFolder, run_id: str, place: Path) -> None:
 
 
 def trainer_of(settings: Settings, folder: Path, callbacks: list[pl.Callback], loggers: list[Logger]) -> pl.Trainer:
-    """Lightning's trainer for one long epoch; order, sampling and checkpoints are this project's own."""
+    """Lightning's trainer for one long epoch; order, sampling and checkpoints are this project's own.
+
+    So is going on after Slurm took the machine away: Lightning's requeueing would begin the data again with weights in the middle.
+    """
     chosen = settings.trainer
     return pl.Trainer(
         accelerator=chosen.accelerator,
@@ -167,4 +178,5 @@ def trainer_of(settings: Settings, folder: Path, callbacks: list[pl.Callback], l
         enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         enable_model_summary=any(isinstance(each, ModelSummary) for each in callbacks),
         use_distributed_sampler=False,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
     )

@@ -47,8 +47,12 @@ def _expanded(overrides: Sequence[str], config_dir: Path | str | None) -> list[l
 
 def _refuse_relaunching(settings: Settings) -> None:
     """Lightning's ddp starts the whole command again in each process, the sweep included; ranks then train different jobs."""
-    if settings.trainer.strategy == "ddp" and settings.trainer.devices * settings.trainer.nodes > 1:
-        raise SettingError("trainer.strategy is ddp in a sweep; expected ddp_spawn or ddp_fork, which do not start the command again.")
+    trainer = settings.trainer
+    if trainer.strategy in ("auto", "ddp") and trainer.devices * trainer.nodes > 1:  # auto is ddp where there are several processes
+        raise SettingError(
+            f"trainer.strategy is {trainer.strategy} in a sweep of runs with several processes each; expected ddp_spawn or ddp_fork, which "
+            "do not start the command again."
+        )
 
 
 def sweep_folder(jobs: list[tuple[list[str], Settings]]) -> tuple[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -18,15 +19,17 @@ from confreg.callbacks import ClockWandbLogger
 from confreg.callbacks.averaged_weights import averages_weights
 from confreg.cost import described, estimate_cost
 from confreg.experiments import assembly
+from confreg.experiments.ending import NoteEnd, keep_counts
+from confreg.experiments.resuming import command_to_go_on, refuse_other_text, state_to_go_on_from, where_to_go_on
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
 from confreg.languages.blocks import Blocks, Language
 from confreg.languages.model_sources import ModelSource
 from confreg.languages.sources import language_of, measured_blocks
-from confreg.languages.token_counts import SeenTokenCounts, frequency_facts
-from confreg.models.checkpoints import newest_resumable, step_of, weights_sha256
+from confreg.languages.token_counts import SeenTokenCounts
+from confreg.models.checkpoints import step_of, weights_sha256
 from confreg.models.plain_model import effective_model
-from confreg.models.runs import save_blocks, save_tokenizer, saved_token_counts
+from confreg.models.runs import save_tokenizer, saved_token_counts
 from confreg.models.swaps import swapped_parts
 from confreg.records.environment import now, reproducibility
 from confreg.records.run_folder import RunFolder
@@ -72,7 +75,9 @@ def _draw(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLog
 def _quiet() -> None:
     """Leave out what Lightning says to everybody: other products, accelerators that are not there, its own deprecations."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_about_this_run)
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|smaller than the logging interval).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(LeafSpec|does not have many workers|smaller than the logging interval|Previous log files).*"
+    )
 
 
 def _is_about_this_run(record: logging.LogRecord) -> bool:
@@ -89,14 +94,17 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     module = assembly.module_of(settings, language)
     blocks = measured_blocks(language, settings.measure, settings.seed)
     token_counts = _token_counts(settings, folder, language)
-    resume_from = newest_resumable(folder.path / "checkpoints") if folder.is_resumed else None
+    if folder.is_resumed:
+        refuse_other_text(folder, language.facts())
+    resume_from = state_to_go_on_from(folder.path / "checkpoints", _say) if folder.is_resumed else None
     start_step = step_of(resume_from) if resume_from else 0
     if folder.is_writer:
-        _keep_counts(folder, blocks, token_counts)
+        keep_counts(folder, blocks, token_counts)
         save_tokenizer(folder.path, language.tokenizer)
         folder.update_run_json(language=language.facts(), seed=settings.seed, model=_model_facts(settings, module))
         _announce(settings, folder, module, start_step)
     callbacks = assembly.callbacks_of(settings, folder.path, blocks, token_counts)
+    callbacks.append(NoteEnd(folder, blocks, token_counts, settings.trainer.max_steps))
     loggers = assembly.loggers_of(settings, folder, start_step)
     trainer = assembly.trainer_of(settings, folder.path, callbacks, loggers)
     _announce_measuring(settings, trainer, module, blocks, token_counts, start_step)
@@ -104,22 +112,11 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
     wandb_loggers = [each for each in loggers if isinstance(each, ClockWandbLogger)]
     try:
         _train_to_the_end(trainer, module, assembly.data_of(settings, language, start_step), resume_from)
-        stopped_early = trainer.global_step < settings.trainer.max_steps
-        folder.update_run_json(steps=trainer.global_step, stopped_early=stopped_early, tokens_seen=module.tokens_seen)
-        if stopped_early and isinstance(token_counts, SeenTokenCounts):
-            _keep_counts(folder, blocks, token_counts.ended_at(trainer.global_step))
         _draw(settings, folder, wandb_loggers, trainer.global_step)
     except BaseException:
         _close(settings, folder, wandb_loggers, succeeded=False)
         raise
     _close(settings, folder, wandb_loggers, succeeded=True)
-
-
-def _keep_counts(folder: RunFolder, blocks: Blocks, token_counts: Tensor | SeenTokenCounts) -> None:
-    """What is measured and which tokens are counted, for those who open the run without its text."""
-    if folder.is_writer:
-        save_blocks(folder.path, blocks, token_counts)
-        folder.update_run_json(token_frequencies=frequency_facts(token_counts))
 
 
 def _train_to_the_end(trainer: pl.Trainer, module: LanguageModule, data: LanguageBlocks, resume_from: Path | None) -> None:
@@ -137,10 +134,10 @@ def _close(settings: Settings, folder: RunFolder, loggers: Sequence[ClockWandbLo
         logger.close(succeeded)
     runs = folder.read_run_json().get("wandb") or []
     if runs and settings.logger.wandb.mode == "offline" and (succeeded or folder.path == folder.target):
-        paths = " ".join(str(folder.target / each["folder"]) for each in runs)
+        paths = shlex.join(str(folder.target / each["folder"]) for each in runs)
         _say(f"W&B, for those with an account: wandb sync {paths}")
     if not succeeded and folder.path == folder.target:
-        _say(f"To go on with this run: confreg-train resume={folder.target}")
+        _say(f"To go on with this run {where_to_go_on(folder.path / 'checkpoints')}: {command_to_go_on(folder.target)}")
 
 
 def _token_counts(settings: Settings, folder: RunFolder, language: Language) -> Tensor | SeenTokenCounts:
@@ -173,7 +170,9 @@ def _announce(settings: Settings, folder: RunFolder, module: pl.LightningModule,
     steps = assembly.steps_of(settings)
     weights = sum(each.numel() * each.element_size() for each in module.parameters())
     disk = weights * (len(steps) + 6) if settings.callbacks.save else 0  # two full states: weights and two moments each
-    start = f" from step {start_step}" if start_step else ""
+    start = (
+        f" from step {start_step}" if start_step else " from step 0 again, for it stopped before its first full state" * folder.is_resumed
+    )
     cost = f"{len(steps)} clock points, about {disk / 2**20:.0f} MiB of checkpoints"
     _say(f"Run {folder.target}: {settings.trainer.max_steps} optimizer steps{start}, {cost}.")
 

@@ -138,6 +138,11 @@ class Language(Protocol):
         """Counts over the training part; ``n_samples`` blocks of it where the language is endless."""
         ...
 
+    def held_out(self, n_blocks: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block token"], Int[Tensor, "block"]]:
+        """At most so many blocks of the reference and of the measured part, from as many documents as there can be, and the latter's
+        documents."""
+        ...
+
     def bayes_log_probs(self, blocks: Int[Tensor, "block token"]) -> Float[Tensor, "block token vocab"] | None:
         """Nats: log P(token t + 1 | tokens up to t) at position t, or None where the truth is unknown."""
         ...

@@ -72,9 +72,9 @@ class MixtureLanguage:
         self._interleaving = Interleaving([part.weight for part in self.parts])
         self.excluded_ids = tuple(sorted({part.first_id + token for part in self.parts for token in part.language.excluded_ids}))
         self.tokenizer: Any = languages[0].tokenizer if len(set(first_ids)) == 1 else None  # one for all, or none that fits
-        self.reference = self._interleaved([part.language.reference + part.first_id for part in self.parts])
-        self.measured = self._interleaved([part.language.measured + part.first_id for part in self.parts])
-        self.measured_documents = self._interleaved(_distinct([part.language.measured_documents for part in self.parts]))
+        self.reference, self.measured, self.measured_documents = self._mixed(
+            [(part.language.reference, part.language.measured, part.language.measured_documents) for part in self.parts]
+        )
 
     def train_blocks(self, indices: Sequence[int]) -> Int[Tensor, "block token"]:
         """The training blocks of these numbers; each is from the part to which its number falls."""
@@ -84,6 +84,14 @@ class MixtureLanguage:
             if (mine := owners == number).any():
                 blocks[torch.from_numpy(mine)] = part.train_blocks(samples[mine])
         return blocks
+
+    def held_out(self, n_blocks: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block token"], Int[Tensor, "block"]]:
+        """At most so many blocks of each part, as many of each language as its weight says, and the measured documents."""
+        n_of_each = self._interleaving.counts(np.array([n_blocks]))[0].tolist()
+        reference, measured, documents = self._mixed(
+            [part.language.held_out(int(n)) for part, n in zip(self.parts, n_of_each, strict=True)]
+        )
+        return reference[:n_blocks], measured[:n_blocks], documents[:n_blocks]
 
     def token_counts(self, n_samples: int) -> Int[Tensor, "vocab"]:
         """Counts over the first ``n_samples`` blocks, all that a run of this length reads: each part weighs as much as it is read."""
@@ -119,6 +127,12 @@ class MixtureLanguage:
             "n_measured_blocks": len(self.measured),
             "parts": about,
         }
+
+    def _mixed(self, held_out: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference blocks, measured blocks and documents of all languages, in the mixture's ids."""
+        references, measured, documents = zip(*held_out, strict=True)
+        with_ids = ([rows + part.first_id for part, rows in zip(self.parts, each, strict=True)] for each in (references, measured))
+        return *map(self._interleaved, with_ids), self._interleaved(_distinct(documents))  # type: ignore[return-value]
 
     def _interleaved(self, rows: Sequence[Tensor]) -> Tensor:
         """Rows of every part dealt out by weight, until one part has no more of them: so any start has the right proportions."""
@@ -163,7 +177,7 @@ def _first_ids(languages: Sequence[Language]) -> tuple[list[int], int]:
 
 def _distinct(documents: Sequence[Int[Tensor, "block"]]) -> list[Int[Tensor, "block"]]:
     """Ids of documents, moved apart so that no two parts share one."""
-    starts = np.cumsum([0, *(int(each.max()) + 1 for each in documents)])
+    starts = np.cumsum([0, *(int(each.max()) + 1 if len(each) else 0 for each in documents)])
     return [each + int(start) for each, start in zip(documents, starts[:-1], strict=True)]
 
 

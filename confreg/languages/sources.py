@@ -40,14 +40,14 @@ def widened(language: Language, n_ids: int) -> Language:
 
 
 def measured_blocks(language: Language, settings: MeasureSettings, seed: int) -> Blocks:
-    """What a run measures: so many blocks of each part, and so many scored positions in each block."""
-    measured = language.measured[: settings.n_blocks]
+    """What a run measures: at most so many blocks of each part, and so many scored positions in each block."""
+    reference, measured, documents = language.held_out(settings.n_blocks)
     scored = sample_scored(default_scored(measured, language.excluded_ids), settings.n_scored_per_block, seed)
     return Blocks(
-        reference=language.reference[: settings.n_blocks],
+        reference=reference,
         measured=measured,
         scored=scored,
-        documents=language.measured_documents[: settings.n_blocks],
+        documents=documents,
         excluded_ids=language.excluded_ids,
         bayes_log_probs=language.bayes_log_probs(measured),
     )

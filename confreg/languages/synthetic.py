@@ -117,6 +117,10 @@ class SyntheticLanguage:
         """Nats: the Bayes-optimal prediction of token t + 1 from tokens up to t, by the forward filter over the latents."""
         return bayes_log_probs(torch.from_numpy(self.log_probs), blocks, self.settings.redraw_probability)
 
+    def held_out(self, n_blocks: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block token"], Int[Tensor, "block"]]:
+        """The first blocks of the reference and of the measured part, each a document of its own, and the latter's documents."""
+        return self.reference[:n_blocks], self.measured[:n_blocks], self.measured_documents[:n_blocks]
+
     def facts(self) -> dict[str, Any]:
         """Sizes, the grid, and how near the pooled frequencies are to the unigram scores."""
         counts = self.token_counts(CHUNK_OF_DOCUMENTS // 4).double()

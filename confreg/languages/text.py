@@ -99,8 +99,8 @@ class TextLanguage:
         self._train_documents = np.flatnonzero((self._parts == PARTS["train"]) & (self._n_blocks > 0))
         self._train_ends = np.cumsum(self._n_blocks[self._train_documents])  # blocks up to and with each of them
         self.n_train_blocks: int | None = int(self._train_ends[-1])
-        self.reference, self.reference_documents = self._held_out("reference", settings.n_reference)
-        self.measured, self.measured_documents = self._held_out("measured", settings.n_measured)
+        self.reference, self.reference_documents = self._blocks_of("reference", settings.n_reference)
+        self.measured, self.measured_documents = self._blocks_of("measured", settings.n_measured)
 
     def _take_tokenizer(self) -> None:
         if self._published is not None:
@@ -141,6 +141,11 @@ class TextLanguage:
         if self._shared is not None:
             shaping["tokenizer_texts_sha256"] = self._shared.fingerprint
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+    def held_out(self, n_blocks: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block token"], Int[Tensor, "block"]]:
+        """At most so many blocks of each part, spread over all its documents as those of the whole part are, and the measured documents."""
+        reference, _ = self._blocks_of("reference", min(n_blocks, self.settings.n_reference))
+        return reference, *self._blocks_of("measured", min(n_blocks, self.settings.n_measured))
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` says of the text: sizes by part, tokens, fingerprints, and the documents that are measured on."""
@@ -211,7 +216,7 @@ class TextLanguage:
                     f"Give longer documents or lower data.block_length."
                 )
 
-    def _held_out(self, part: str, at_most: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block"]]:
+    def _blocks_of(self, part: str, at_most: int) -> tuple[Int[Tensor, "block token"], Int[Tensor, "block"]]:
         """Blocks of a held-out part and the document of each."""
         members = np.flatnonzero(self._parts == PARTS[part])
         rows, numbers = spread_blocks(self._n_blocks[members], at_most).T

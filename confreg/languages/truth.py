@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +14,8 @@ def bayes_log_probs(
 ) -> Float[Tensor, "block token vocab"]:
     """Nats: log P(token t + 1 | tokens up to t) where the latent is redrawn uniformly with a given probability at every token.
 
-    The filter holds P(latent of token t | tokens up to t). It is uniform at the first token, which says nothing of the latent.
+    The filter holds log P(latent of token t | tokens up to t). It is uniform at the first token, which says nothing of the latent. In
+    logarithms, because a block of another language may be less probable under every latent than a float can be small.
 
     Args:
         log_probs: float64, log P(next | previous, latent) as [latent, previous, next]; -inf where impossible.
@@ -22,18 +25,20 @@ def bayes_log_probs(
     Returns:
         float64; the distribution at the last position is that of the token after the block.
     """
-    n_latents, n_tokens = len(log_probs), blocks.shape[1]
-    probs = log_probs.double().exp()
-    latent = torch.full((len(blocks), n_latents), 1 / n_latents, dtype=torch.float64)
-    predictions = torch.empty(*blocks.shape, log_probs.shape[-1], dtype=torch.float64)
+    (n_latents, _, n_vocabulary), n_tokens = log_probs.shape, blocks.shape[1]
+    log_probs = log_probs.double()
+    probs, uniform = log_probs.exp(), -math.log(n_latents)
+    log_latent = torch.full((len(blocks), n_latents), uniform, dtype=torch.float64)
+    kept, redrawn = (torch.tensor(each, dtype=torch.float64).log() for each in (1 - redraw_probability, redraw_probability))
+    predictions = torch.empty(*blocks.shape, n_vocabulary, dtype=torch.float64)
     for position in range(n_tokens):
-        latent = (1 - redraw_probability) * latent + redraw_probability / n_latents  # the latent of the next token
-        given_latent = probs[:, blocks[:, position]]  # latent, block, next
-        predictions[:, position] = torch.einsum("bl,lbv->bv", latent, given_latent)
+        log_latent = torch.logaddexp(kept + log_latent, redrawn + uniform)  # of the next token
+        predictions[:, position] = torch.einsum("bl,lbv->bv", log_latent.exp(), probs[:, blocks[:, position]])
         if position + 1 < n_tokens:
-            likelihood = given_latent.gather(2, blocks[:, position + 1].expand(n_latents, -1).unsqueeze(2)).squeeze(2).T
-            latent = latent * likelihood
-            latent = latent / latent.sum(dim=1, keepdim=True)
+            following = blocks[:, position + 1].expand(n_latents, -1).unsqueeze(2)
+            joint = log_latent + log_probs[:, blocks[:, position]].gather(2, following).squeeze(2).T
+            evidence = joint.logsumexp(1, keepdim=True)
+            log_latent = torch.where(evidence.isfinite(), joint - evidence, log_latent)  # an impossible token tells nothing
     return predictions.log()
 
 

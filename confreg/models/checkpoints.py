@@ -63,6 +63,12 @@ def newest_resumable(folder: Path) -> Path | None:
     return next((path for path in states if _is_whole(folder, path)), None)
 
 
+def damaged_states(folder: Path, newest: Path | None) -> list[Path]:
+    """Full states after the newest whole one that the manifest tells of: not what was written. Any other was never complete."""
+    listed = [folder / name for name in read_manifest(folder) if name.startswith("resume/")]
+    return sorted(path for path in listed if path.exists() and (newest is None or path.name > newest.name))
+
+
 def step_of(path: Path) -> int:
     """Optimizer step in a checkpoint's name."""
     match = CHECKPOINT.fullmatch(path.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -41,14 +44,36 @@ def save_blocks(run: Path, blocks: Blocks, token_counts: Int[Tensor, "vocab"] | 
     }
     if steps is not None:
         tensors["token_counts_steps"] = steps
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_bytes_durably(run / BLOCKS_FILE, content)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_bytes_durably(run / BLOCKS_FILE, save(tensors, metadata={"sha256": _tensors_sha256(tensors)}))
 
 
 def saved_token_counts(run: Path) -> Int[Tensor, "vocab"] | dict[int, Int[Tensor, "vocab"]] | None:
     """The counts that an earlier process of the run kept, those of each step where they depend on it, or None."""
     path = run / BLOCKS_FILE
-    return _pop_counts(load(path.read_bytes())) if path.exists() else None
+    return _pop_counts(_read_tensors(path)) if path.exists() else None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """What was written, or an error; a file of an earlier version has no hash to compare with."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a mapping
+    except (SafetensorError, OSError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}). Restore it from a copy, or train anew under another run.name.") from error
+    if told.get("sha256", "") not in ("", _tensors_sha256(tensors)):
+        raise RunFolderError(
+            f"{path} is not what was written (its SHA-256 differs). Restore it from a copy, or train anew under another run.name."
+        )
+    return tensors
+
+
+def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _pop_counts(tensors: dict[str, Tensor]) -> Int[Tensor, "vocab"] | dict[int, Int[Tensor, "vocab"]]:
@@ -158,7 +183,7 @@ class SavedRun:
         path = self.folder / BLOCKS_FILE
         if not path.exists():
             raise RunFolderError(f"{path} does not exist: the run stopped before it began to train. Go on with it, or choose another one.")
-        return load(path.read_bytes())
+        return _read_tensors(path)
 
 
 def _counts_at(step: int, settings: Settings, counts: dict[int, Int[Tensor, "vocab"]]) -> Int[Tensor, "vocab"]:

@@ -15,14 +15,13 @@ import yaml
 
 from confreg.records.durable import write_text_durably
 from confreg.records.environment import git_state, now, reproducibility, versions
+from confreg.records.launch import HANDED_ON, is_first_process, is_started_from_outside, wait_for_the_first
 from confreg.records.redaction import redacted
 from confreg.records.run_identity import identity_of
 from confreg.records.run_lock import RunFolderError, refuse_if_held, release_lock, take_lock
 from confreg.records.run_place import CONFIG, FACTS, hidden_sibling, remove_stale_siblings, take_place, target_of
 from confreg.settings import SettingError, Settings, identity, settings_from_mapping, settings_to_mapping
 
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set by Lightning, torchrun and Slurm
-HANDED_ON = "CONFREG_RUN_FOLDER"  # tells the processes that Lightning starts where the first one works
 N_DIFFERENCES = 5  # shown in a refusal
 
 __all__ = ["RunFolder", "RunFolderError", "RunState", "load_settings", "read_facts"]
@@ -57,7 +56,12 @@ class RunFolder:
         Raises:
             RunFolderError: when the folder holds something else, a different configuration, or is being written.
         """
-        if any(os.environ.get(rank, "0") not in ("", "0") for rank in RANKS):
+        if settings.run.replace and not settings.resume and is_started_from_outside():
+            raise RunFolderError(
+                "run.replace is true in processes that are started from outside (torchrun, Slurm), which meet in the run's own folder. "
+                "Choose another run.name, or delete the old run."
+            )
+        if not is_first_process():
             return cls._attached(settings)
         target = Path(settings.resume) if settings.resume else target_of(settings.run)
         mapping = redacted(settings_to_mapping(settings))
@@ -81,6 +85,7 @@ class RunFolder:
         if settings.run.name is None and not settings.resume:
             raise RunFolderError("run.name is missing; processes that are started from outside (torchrun, Slurm) need one to meet.")
         target = Path(settings.resume) if settings.resume else target_of(settings.run)
+        wait_for_the_first(target)
         return cls(target, target, _state_of(target, redacted(settings_to_mapping(settings))), is_writer=False)
 
     @property

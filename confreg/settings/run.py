@@ -13,6 +13,7 @@ from confreg.settings.model import ModelChoice, ModelSettings, OptimizerSettings
 from confreg.settings.ranges import setting
 from confreg.settings.targets import complaints_about_callbacks, complaints_about_loggers
 
+LARGEST_SEED = 2**63 - 1  # of torch's generators
 LONGEST_PART = 200  # bytes of one folder's name: file systems allow 255, and a hidden sibling needs some of them
 
 
@@ -133,7 +134,7 @@ class Settings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     run: RunSettings = field(default_factory=RunSettings)
     frequency: str = setting("corpus", choices=("corpus", "seen"))  # tokens counted: the training part, or those read before each step
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, at_most=LARGEST_SEED)
     resume: str | None = None  # a run folder to go on with
 
     @property

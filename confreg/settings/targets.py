@@ -34,6 +34,9 @@ def complaints_about_callbacks(extra: Mapping[str, Any], key: str) -> Iterator[s
     """The same for the mapping of extra callbacks, in which every entry must also name its class."""
     yield from _complaints_about_missing_targets(extra, key, f"{ALLOWED_PREFIXES[0]}EarlyStopping")
     yield from complaints_about_targets(extra, key)
+    for name, entry in extra.items():
+        if isinstance(entry, Mapping) and str(entry.get("_target_")).endswith(".GradientAccumulationScheduler"):
+            yield f"{key}.{name} changes how many batches make a step, by which data are counted; set trainer.accumulate_batches instead."
 
 
 def complaints_about_loggers(extra: Mapping[str, Any], key: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import lightning.pytorch as pl
 import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger
@@ -12,6 +13,8 @@ from confreg.callbacks import LogRecords, MeasureOnClock, SaveOnClock
 from confreg.records.scalars import clock_scalars
 from confreg.records.store import RecordStore
 from confreg.settings import MeasurementRequest
+from confreg.training.data_module import LanguageBlocks
+from confreg.training.language_module import LanguageModule
 
 
 @pytest.fixture
@@ -69,3 +72,16 @@ def test_a_logger_of_ones_own_is_told_the_configuration_as_hyperparameters(tiny_
     fit(tiny_module(max_steps=1), LogRecords(RecordStore(tmp_path), config), logger=CSVLogger(tmp_path, name="csv", version="0"))
     told = yaml.safe_load((tmp_path / "csv" / "0" / "hparams.yaml").read_text())
     assert {key: told[key] for key in config} == config
+
+
+def test_a_validation_alone_is_mirrored_at_the_step_of_the_loaded_weights(
+    tiny_module, fit, tmp_path, tiny_blocks, tiny_counts, tiny_language
+):
+    fit(tiny_module(max_steps=3), SaveOnClock(tmp_path / "c", [3]))
+    module = LanguageModule.load_from_checkpoint(tmp_path / "c" / "step=00000003.ckpt")
+    store, logger = RecordStore(tmp_path / "again"), CSVLogger(tmp_path, name="csv", version="0")
+    callbacks = [MeasureOnClock(tiny_blocks, tiny_counts, store=store, when="validation"), LogRecords(store)]
+    trainer = pl.Trainer(accelerator="cpu", logger=logger, callbacks=callbacks, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.validate(module, LanguageBlocks(tiny_language, 4, n_batches=1, seed=0, validation_batches=1), verbose=False)
+    rows = list(csv.DictReader((tmp_path / "csv" / "0" / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row.get("model/loss_nats")] == [3]

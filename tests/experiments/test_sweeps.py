@@ -84,8 +84,11 @@ def test_a_sweep_that_measured_nothing_has_no_comparison(capfd):
 
 
 def test_lightnings_relaunching_strategy_is_refused_in_a_sweep():
-    with pytest.raises(SettingError, match=r"trainer\.strategy is ddp in a sweep; expected ddp_spawn or ddp_fork"):
+    with pytest.raises(SettingError, match=r"trainer\.strategy is ddp in a sweep of runs with several processes each; expected ddp_spawn"):
         sweep_jobs(["trainer=ddp", "seed=1,2"], None, "train")
+    with pytest.raises(SettingError, match=r"trainer\.strategy is auto in a sweep"):  # which is ddp then
+        sweep_jobs(["trainer.devices=2", "seed=1,2"], None, "train")
+    assert len(sweep_jobs(["trainer.devices=2", "trainer.strategy=ddp_spawn", "seed=1,2"], None, "train")) == 2
 
 
 def test_going_on_with_a_run_is_refused_in_a_sweep():

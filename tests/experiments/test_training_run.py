@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp
         with pytest.raises(error):
             train(settings(name="broken"))
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] in ("failed", "interrupted")
-    assert f"To go on with this run: confreg-train resume={tmp_path / 'broken'}" in capsys.readouterr().out
+    assert f"To go on with this run from step 4: confreg-train resume={tmp_path / 'broken'}" in capsys.readouterr().out
     again = settings(name="broken") if error is StoppedError else compose_settings([f"resume={tmp_path / 'broken'}"])
     assert train(again) == 0
     whole, broken = (RecordStore(tmp_path / name / "records") for name in ("whole", "broken"))

@@ -234,13 +234,15 @@ def test_the_jobs_of_a_sweep_are_one_group_of_runs_each_closed_by_its_own_end(tm
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork", "ddp_spawn"])
 def test_of_several_processes_only_the_first_logs_and_its_run_is_closed(tmp_path, strategy):
     overrides = [*TINY, f"trainer.strategy={strategy}", "trainer.devices=2", f"run.root={tmp_path}", "run.name=two"]
     command = [sys.executable, "-m", "confreg.experiments.train", *overrides]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
-    (entry,) = json.loads((tmp_path / "two" / "run.json").read_text())["wandb"]
+    facts = json.loads((tmp_path / "two" / "run.json").read_text())
+    (entry,) = facts["wandb"]
+    assert (facts["steps"], facts["stopped_early"], facts["tokens_seen"] > 0) == (4, False, True)
     assert [path.name for path in (tmp_path / "two" / "wandb").glob("offline-run-*")] == [entry["folder"].removeprefix("wandb/")]
     assert f"wandb sync {tmp_path / 'two' / entry['folder']}" in done.stdout
     written = inspected(tmp_path / "two" / entry["folder"])

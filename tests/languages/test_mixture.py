@@ -104,6 +104,20 @@ def test_measured_blocks_are_those_of_the_parts_with_documents_of_their_own(sett
     assert torch.equal(found[:, None] == found, same_document)
 
 
+def test_fewer_measured_blocks_keep_the_proportions_and_spread_over_documents(settings: TextSettings, text: PartSettings) -> None:
+    language, alone = mixture(known=synthetic(), text=text), TextLanguage(settings)
+    whole = language.held_out(1000)
+    assert all(map(torch.equal, whole, (language.reference, language.measured, language.measured_documents)))
+    for n_blocks in range(1, len(language.measured)):
+        reference, measured, documents = language.held_out(n_blocks)
+        assert len(measured) == len(documents) == n_blocks
+        is_text = measured[:, 0] >= 5
+        assert abs(is_text.sum().item() - 0.75 * n_blocks) <= 0.5
+        n_expected = min(int(is_text.sum()), len(alone.measured_documents.unique()))
+        assert len(documents[is_text].unique()) == n_expected
+        assert len(reference) == min(n_blocks, len(language.reference))
+
+
 def test_excluded_ids_are_those_of_the_text_where_they_lie_in_the_mixture(settings: TextSettings, text: PartSettings) -> None:
     assert mixture(a=synthetic(), b=text).excluded_ids == tuple(token + 5 for token in TextLanguage(settings).excluded_ids)
 

@@ -1,12 +1,14 @@
 """From the settings to a language and the blocks that a run measures."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from confreg.languages.blocks import default_scored
 from confreg.languages.sources import SOURCES, language_of, measured_blocks
 from confreg.languages.synthetic import SyntheticLanguage
-from confreg.settings import DataSettings, MeasureSettings, SettingError, SyntheticSettings
+from confreg.settings import DataSettings, MeasureSettings, SettingError, SyntheticSettings, TextSettings
 from confreg.settings.mapping import DATA_KINDS
 
 SMALL = SyntheticSettings(
@@ -40,6 +42,13 @@ def test_a_run_measures_so_many_blocks_and_positions_with_the_truth_of_each() ->
     assert not (blocks.scored_positions() & ~default_scored(blocks.measured)).any()
     assert blocks.bayes_log_probs is not None
     torch.testing.assert_close(blocks.bayes_log_probs, language.bayes_log_probs(language.measured)[:6])
+
+
+def test_fewer_blocks_of_a_text_come_from_as_many_documents(story_folder: Path, tmp_path: Path) -> None:
+    language = language_of(TextSettings(source=str(story_folder), vocabulary_size=260, block_length=16, cache=str(tmp_path)), seed=0)
+    n_documents = len(language.measured_documents.unique())
+    blocks = measured_blocks(language, MeasureSettings(n_blocks=n_documents, n_scored_per_block=4), seed=0)
+    assert len(blocks.clusters().unique()) == len(blocks.measured) == n_documents
 
 
 def test_the_scored_positions_are_drawn_by_the_seed() -> None:

@@ -110,3 +110,15 @@ def test_a_filter_that_believes_in_another_redraw_rate_predicts_worse() -> None:
     for believed in (0.0, 0.3, 1.0):
         excess = loss(believed) - loss(0.02)
         assert excess.mean() > 3 * excess.std() / math.sqrt(1500)
+
+
+@pytest.mark.parametrize("redraw_probability", [0.0, 0.1])
+def test_a_block_that_is_all_but_impossible_under_every_latent_has_a_prediction(redraw_probability: float) -> None:
+    """Each token has a probability of e^-900 at most, which is zero in float64; the latents still differ by what they say of it."""
+    log_probs = torch.full((2, 3, 3), -900.0, dtype=torch.float64)
+    log_probs[1] = -1000.0
+    log_probs[:, :, 0] = torch.tensor([0.25, 0.75], dtype=torch.float64).log()[:, None]  # and the rest lies elsewhere
+    found = bayes_log_probs(log_probs, torch.tensor([[2, 1, 2, 1]]), redraw_probability)
+    assert not found.isnan().any()
+    likely = (1 - redraw_probability / 2) * 0.25 + redraw_probability / 2 * 0.75  # the first latent, e^100 times as likely at every token
+    assert found[0, 1:, 0].exp().tolist() == pytest.approx([likely] * 3)

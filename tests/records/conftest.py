@@ -2,6 +2,7 @@
 
 import pytest
 
+from confreg.records.launch import HANDED_ON, RANKS, SIZES
 from confreg.records.run_folder import RunFolder
 from confreg.records.run_lock import NAME
 from confreg.settings import RunSettings, Settings
@@ -9,7 +10,7 @@ from confreg.settings import RunSettings, Settings
 
 @pytest.fixture(autouse=True)
 def without_ranks(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "CONFREG_RUN_FOLDER"):
+    for name in (*RANKS, *SIZES, HANDED_ON):
         monkeypatch.delenv(name, raising=False)
 
 

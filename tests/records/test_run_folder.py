@@ -1,5 +1,7 @@
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -190,7 +192,34 @@ def test_processes_that_are_started_from_outside_need_a_name_to_meet(settings, m
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RunFolderError, match=r"run\.name is missing"):
         RunFolder.prepare(settings(name=None))
-    assert not RunFolder.prepare(settings()).path.exists()
+
+
+def test_a_process_that_is_started_from_outside_waits_for_the_first_one(settings, monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("RANK", "1")
+        second = pool.submit(RunFolder.prepare, settings())
+        time.sleep(0.3)
+        assert not second.done()
+        monkeypatch.delenv("RANK")
+        with RunFolder.prepare(settings()) as first:
+            found = second.result(timeout=20)
+    assert (found.path, found.is_writer, found.is_finished) == (first.path, False, False)
+
+
+def test_a_first_process_that_never_comes_is_not_waited_for_without_end(settings, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("confreg.records.launch.PATIENCE_S", 0.2)
+    with pytest.raises(RunFolderError, match=r"was not made by the first process within 0\.2 s"):
+        RunFolder.prepare(settings())
+
+
+@pytest.mark.parametrize("size", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_processes_that_are_started_from_outside_replace_no_run(settings, monkeypatch, size):
+    monkeypatch.setenv(size, "2")
+    with pytest.raises(RunFolderError, match=r"run\.replace is true in processes that are started from outside"):
+        RunFolder.prepare(settings(replace=True))
+    monkeypatch.setenv(size, "1")
+    assert RunFolder.prepare(settings(replace=True)).path.exists()
 
 
 def test_a_disk_that_is_full_at_the_start_leaves_no_folder(settings, monkeypatch, tmp_path):

@@ -84,3 +84,10 @@ def test_other_instructions_of_hydra_are_refused(instruction):
     entry = {"_target_": "lightning.pytorch.callbacks.Timer", instruction: True}
     (complaint,) = complaints_about_callbacks({"timer": entry}, "extra")
     assert instruction in complaint
+
+
+def test_a_callback_that_changes_how_many_batches_make_a_step_is_refused() -> None:
+    entry = {"_target_": "lightning.pytorch.callbacks.GradientAccumulationScheduler", "scheduling": {0: 4}}
+    [complaint] = complaints_about_callbacks({"more": entry}, "callbacks.extra")
+    assert "callbacks.extra.more" in complaint
+    assert "trainer.accumulate_batches" in complaint
