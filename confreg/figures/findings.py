@@ -38,9 +38,9 @@ def _progress(records: RunRecords) -> Iterator[str]:
 def _measured_again(records: RunRecords) -> Iterator[str]:
     status = records.facts.get("status")
     if setting_of(records.facts, f"{MEASURED_AGAIN}.kind") == "published":
-        yield f"Published weights ({_count(len(records.steps), 'model')}), measured; the configuration below says which, and on what."
+        yield f"Published weights ({_count(len(records.steps), 'model')}), measured; measured.json says which, and on what."
     else:
-        yield f"{_count(len(records.steps), 'saved step')} of a run, measured again; the configuration below says by which request."
+        yield f"{_count(len(records.steps), 'saved step')} of a run, measured again; measured.json says by which request."
     if status != "finished":
         yield f"Not every step that was asked for is here (status: {status or 'unknown'})."
 

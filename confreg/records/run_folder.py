@@ -23,6 +23,7 @@ from confreg.records.run_place import CONFIG, FACTS, hidden_sibling, remove_stal
 from confreg.settings import SettingError, Settings, identity, settings_from_mapping, settings_to_mapping
 
 N_DIFFERENCES = 5  # shown in a refusal
+RESTORE = "Restore it from a copy, or train anew with another run.name or run.replace=true."
 
 __all__ = ["RunFolder", "RunFolderError", "RunState", "load_settings", "read_facts"]
 
@@ -198,9 +199,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged: {' '.join(str(error).split())}. Choose another run.name, or run.replace=true.") from error
+        raise RunFolderError(f"{path} is damaged: {' '.join(str(error).split())}. {RESTORE}") from error
     if not isinstance(mapping, dict):
-        raise RunFolderError(f"{path} holds no mapping; choose another run.name, or run.replace=true.")
+        raise RunFolderError(f"{path} holds no mapping. {RESTORE}")
     return mapping
 
 
@@ -216,7 +217,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged: {error}. Choose another run.name, or run.replace=true.") from error
+        raise RunFolderError(f"{path} is damaged: {error}. {RESTORE}") from error
 
 
 def _state_of(target: Path, mapping: dict[str, Any]) -> RunState:

@@ -76,7 +76,8 @@ class RecordStore:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest[self._key(path)]:
             raise RecordError(
-                f"{path} is not what was written (its SHA-256 differs from the manifest). Delete it and measure the step again."
+                f"{path} is not what was written (its SHA-256 differs from the manifest). Restore it from a copy, or measure the step anew "
+                "with confreg-measure."
             )
         return pq.read_table(pa.BufferReader(content))
 
@@ -90,7 +91,9 @@ class RecordStore:
         except FileNotFoundError:
             return {}
         except json.JSONDecodeError as error:
-            raise RecordError(f"{self._manifest_path} is no JSON ({error}). Delete the records folder and measure again.") from error
+            raise RecordError(
+                f"{self._manifest_path} is no JSON ({error}). Restore it from a copy, or measure anew with confreg-measure."
+            ) from error
 
     def _write_manifest(self, manifest: dict[str, str]) -> None:
         write_text_durably(self._manifest_path, json.dumps(manifest, indent=0, sort_keys=True) + "\n")

@@ -54,7 +54,7 @@ def test_a_neuron_that_formed_and_was_lost_is_told(make_run):
 def test_steps_that_were_measured_again_are_no_incomplete_run(make_run):
     records = read_run(make_run(steps=(0, 256), n_neurons=32))
     records.facts.update(status="finished", measured_again={"folder": "../.."})
-    assert findings(records)[0] == "2 saved steps of a run, measured again; the configuration below says by which request."
+    assert findings(records)[0] == "2 saved steps of a run, measured again; measured.json says by which request."
     assert findings(records)[1].startswith("After 256 optimizer steps")
     records.facts.update(status="interrupted")
     assert findings(records)[1] == "Not every step that was asked for is here (status: interrupted)."

@@ -97,7 +97,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_others_stay_readable(store: R
     flipped[len(content) // 2] ^= 1
     other = (store.folder / "spectrum" / "step=00000512.parquet").read_bytes()
     path.write_bytes({"one bit": bytes(flipped), "cut": bytes(content[:-10]), "empty": b"", "another step's": other}[damage])
-    with pytest.raises(RecordError, match=r"step=00000008\.parquet is not what was written.*measure the step again"):
+    with pytest.raises(RecordError, match=r"step=00000008\.parquet is not what was written.*measure the step anew"):
         store.read("spectrum", 8)
     assert store.read("spectrum", 512).equals(rows_of(512))
 
