@@ -18,6 +18,7 @@ from torch import Tensor
 from confreg.callbacks import ClockWandbLogger, LogRecords, MeasureOnClock, SaveOnClock
 from confreg.clock import clock_steps
 from confreg.experiments.loggers import extra_loggers
+from confreg.experiments.surroundings import trains_on_gpu
 from confreg.languages.blocks import Blocks, Language
 from confreg.languages.sources import widened
 from confreg.languages.token_counts import SeenTokenCounts
@@ -156,7 +157,7 @@ def trainer_of(settings: Settings, folder: Path, callbacks: list[pl.Callback], l
     """
     chosen = settings.trainer
     return pl.Trainer(
-        accelerator=chosen.accelerator,
+        accelerator="cuda" if trains_on_gpu(chosen) else "cpu",
         devices=chosen.devices,
         num_nodes=chosen.nodes,
         strategy=chosen.strategy,

@@ -98,10 +98,10 @@ def device_of(asked: str, accelerator: str) -> torch.device:
     Raises:
         SettingError: for a device that this machine does not have.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {"cuda": torch.cuda.is_available(), "cpu": True}
     if asked != "auto" and not there[asked]:
         raise SettingError(f"device is {asked!r}, which this machine does not have; expected auto or cpu.")
-    wanted = [accelerator, "cpu"] if accelerator in there else ["cuda", "mps", "cpu"]
+    wanted = [accelerator, "cpu"] if accelerator in there else ["cuda", "cpu"]
     return torch.device(asked if asked != "auto" else next(each for each in wanted if there[each]))
 
 

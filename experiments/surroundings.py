@@ -25,17 +25,34 @@ def check_surroundings(settings: Settings) -> None:
         check_source(text, f"{key}.source")
     check_compiler(settings.trainer)
     check_callbacks(settings)
-    accelerator = settings.trainer.accelerator
-    if accelerator in ("cuda", "gpu", "mps"):
-        import torch
-
-        there = torch.backends.mps.is_available() if accelerator == "mps" else torch.cuda.is_available()
-        if not there and not (accelerator == "gpu" and torch.backends.mps.is_available()):
-            raise SettingError(f"trainer.accelerator is {accelerator!r}, which this machine does not have; expected auto or cpu.")
+    check_accelerator(settings.trainer)
     if settings.logger.extra or settings.logger.wandb.mode == "online":
         from confreg.experiments.loggers import check_loggers
 
         check_loggers(settings)
+
+
+def check_accelerator(trainer: TrainerSettings) -> None:
+    """Refuse a GPU that is not there, and processes that would be forked from one that uses it.
+
+    Raises:
+        SettingError: naming the setting and the next move.
+    """
+    if trainer.accelerator == "cpu":
+        return
+    import torch
+
+    if trainer.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise SettingError(f"trainer.accelerator is {trainer.accelerator!r}, which this machine does not have; expected auto or cpu.")
+    if trainer.strategy == "ddp_fork" and trains_on_gpu(trainer):
+        raise SettingError("trainer.strategy is ddp_fork on a GPU, which a forked process cannot use; expected ddp or ddp_spawn.")
+
+
+def trains_on_gpu(trainer: TrainerSettings) -> bool:
+    """Whether a run trains on a CUDA device here. Apple's MPS is never chosen: it has no float64, in which effects are summed."""
+    import torch
+
+    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
 
 
 def check_compiler(trainer: TrainerSettings) -> None:
@@ -48,9 +65,9 @@ def check_compiler(trainer: TrainerSettings) -> None:
         return
     import torch
 
-    wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = "cuda" if trains_on_gpu(trainer) and torch.cuda.is_available() else "cpu"
     try:
-        torch.compile(lambda x: (x * x).sum())(torch.ones(8, device="cuda" if wants_gpu else "cpu", requires_grad=True)).backward()
+        torch.compile(lambda x: (x * x).sum())(torch.ones(8, device=device, requires_grad=True)).backward()
     except Exception as error:  # whatever is missing (a C++ compiler, Python's headers, Triton), torch words it in many ways
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise SettingError(
@@ -75,16 +92,10 @@ def check_callbacks(settings: Settings) -> None:
 
 
 def _check_package(key: str, entry: dict[str, Any], trainer: TrainerSettings) -> None:
-    import torch
-
     package, extra = NEEDS.get(entry["_target_"], (None, None))
-    watches_cpu = entry.get("cpu_stats") or (entry.get("cpu_stats") is None and not _trains_on_gpu(trainer, torch.cuda.is_available()))
+    watches_cpu = entry.get("cpu_stats") or (entry.get("cpu_stats") is None and not trains_on_gpu(trainer))
     if package and watches_cpu and find_spec(package) is None:
         raise SettingError(f"{key} needs the package {package}, which is not installed: pip install '{extra}'.")
-
-
-def _trains_on_gpu(trainer: TrainerSettings, has_gpu: bool) -> bool:
-    return trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and has_gpu)
 
 
 def _reason(error: InstantiationException) -> str:

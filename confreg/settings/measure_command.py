@@ -89,7 +89,7 @@ class MeasureCommandSettings(PublishedWeights):
     name: str | None = None  # folder below RUN/measured, or measured/SOURCE; None: own, or what differs from the source's own request
     output: str | None = None  # a folder anywhere else, in place of that
     request: RepeatedRequest = field(default_factory=RepeatedRequest)  # what is not given is as the run measured itself
-    device: str = setting("auto", choices=("auto", "cpu", "cuda", "mps"))  # auto: that on which the run would train here
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"))  # auto: that on which the run would train here
     threads: int | None = setting(None, at_least=1)  # CPU threads; None: as many as the run had, where there are so many; they change bits
     progress_bar: bool = True
 

@@ -78,7 +78,7 @@ class TrainerSettings:
     accumulate_batches: int = setting(1, at_least=1)  # micro-batches in one optimizer step
     gradient_clip_norm: float | None = setting(1.0, above=0.0)
     precision: str = setting("32-true", choices=("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"))
-    accelerator: str = setting("auto", choices=("auto", "cpu", "cuda", "gpu", "mps"))
+    accelerator: str = setting("auto", choices=("auto", "cpu", "cuda", "gpu"))  # auto: cuda where there is one; MPS has no float64
     devices: int = setting(1, at_least=1)
     nodes: int = setting(1, at_least=1)
     strategy: str = setting("auto", choices=("auto", "ddp", "ddp_spawn", "ddp_fork"))

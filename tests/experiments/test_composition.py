@@ -247,11 +247,13 @@ def test_composing_makes_no_folder():
     ("override", "text"),
     [
         ("data.source=nowhere", "data.source is 'nowhere': there is no such file or folder"),
-        ("trainer.accelerator=mps", "trainer.accelerator is 'mps'"),
+        ("trainer.accelerator=cuda", "trainer.accelerator is 'cuda', which this machine does not have"),
+        ("trainer.accelerator=gpu", "trainer.accelerator is 'gpu', which this machine does not have"),
     ],
 )
 def test_what_this_machine_does_not_have_is_refused_before_any_folder(override, text, monkeypatch):
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)  # has no float64, and is no answer
     settings = compose_settings(["data=text", override])
     with pytest.raises((SettingError, TextError), match=text):
         check_surroundings(settings)

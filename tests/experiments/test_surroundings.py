@@ -7,7 +7,8 @@ import torch
 
 from confreg.experiments import surroundings
 from confreg.experiments.command_line import run_command
-from confreg.experiments.surroundings import check_callbacks, check_compiler
+from confreg.experiments.composition import compose_settings
+from confreg.experiments.surroundings import check_accelerator, check_callbacks, check_compiler, trains_on_gpu
 from confreg.settings import CallbackSettings, SettingError, Settings, TrainerSettings
 
 
@@ -62,3 +63,18 @@ def test_a_missing_package_of_a_callback_is_named_with_the_way_to_install_it(mon
         return
     with pytest.raises(SettingError, match=r"psutil, which is not installed: pip install 'confreg\[monitors\]'"):
         check_callbacks(settings)
+
+
+@pytest.mark.parametrize(("accelerator", "has_cuda", "expected"), [("auto", True, True), ("auto", False, False), ("cpu", True, False)])
+def test_a_run_trains_on_a_cuda_device_or_on_the_cpu(monkeypatch, accelerator, has_cuda, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert trains_on_gpu(compose_settings([f"trainer.accelerator={accelerator}"]).trainer) is expected
+
+
+def test_processes_are_not_forked_from_one_that_uses_a_gpu(monkeypatch):
+    settings = compose_settings(["trainer.strategy=ddp_fork", "trainer.devices=2"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SettingError, match="ddp_fork on a GPU"):
+        check_accelerator(settings.trainer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    check_accelerator(settings.trainer)

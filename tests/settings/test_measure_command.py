@@ -46,7 +46,7 @@ def test_steps_may_be_a_word_a_number_or_a_list(steps):
         ({"name": ".."}, "name is '..'"),
         ({"output": " "}, "output is empty"),
         ({"output": "a", "name": "b"}, "name is 'b' and output is 'a'; expected one of them"),
-        ({"device": "tpu"}, "device is 'tpu'; expected one of auto, cpu, cuda, mps."),
+        ({"device": "tpu"}, "device is 'tpu'; expected one of auto, cpu, cuda."),
         ({"threads": 0}, "threads is 0"),
         ({"request": RepeatedRequest(control_draws=-1)}, "request.control_draws is -1; expected a value at least 0."),
     ],
