@@ -49,9 +49,14 @@ class SaveOnClock(Callback):
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Right behind an optimizer step, never in the middle of an accumulation."""
+        """Right behind an optimizer step, never in the middle of an accumulation.
+
+        A process that was told to end (SIGTERM), behind whose batch Lightning stops, leaves a full state too. Of several processes not all
+        may know of it, and a validation that follows is broken off: then the last regular state is what there is.
+        """
         is_behind_a_step = trainer.global_step != self._last_step
-        self._state_is_due = is_behind_a_step and trainer.global_step % self.resume_every == 0
+        is_told_to_end = trainer.received_sigterm and trainer.world_size == 1
+        self._state_is_due = is_behind_a_step and (is_told_to_end or trainer.global_step % self.resume_every == 0)
         if is_behind_a_step:
             self._last_step = trainer.global_step
             self._save_weights_if_due(trainer, pl_module)

@@ -1,8 +1,13 @@
-"""What a run says of its end, noted by the process that trained: after ``ddp_fork`` and ``ddp_spawn`` the first one does not know it."""
+"""How a run ends: what it says of that, and what it does when it is told to."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
+
 import lightning.pytorch as pl
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from confreg.languages.blocks import Blocks
@@ -11,9 +16,31 @@ from confreg.models.runs import save_blocks
 from confreg.records.run_folder import RunFolder
 from confreg.training.language_module import LanguageModule
 
+TERMINATED = 143  # exit code of a process that was told to end
+
+
+class TerminatedError(SystemExit):
+    """A run that was told to end (SIGTERM, or Slurm's USR1) and can go on from the full state that it left."""
+
+
+@contextlib.contextmanager
+def end_as_slurm_asks() -> Iterator[None]:
+    """Within, the signal that Slurm can send before it takes the machine away (``--signal=USR1@90``) means the same as SIGTERM."""
+    if not SLURMEnvironment.detect():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
 
 class NoteEnd(pl.Callback):
-    """Write into ``run.json`` at which step the training ended, and keep the counts of no later one."""
+    """Write into ``run.json`` at which step the training ended, and keep the counts of no later one.
+
+    In the process that trained: after ``ddp_fork`` and ``ddp_spawn`` the first one does not know it.
+    """
 
     def __init__(self, folder: RunFolder, blocks: Blocks, token_counts: Tensor | SeenTokenCounts, max_steps: int) -> None:
         self.folder, self.blocks, self.token_counts, self.max_steps = folder, blocks, token_counts, max_steps

@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from confreg.callbacks import ClockWandbLogger
 from confreg.callbacks.averaged_weights import averages_weights
 from confreg.cost import described, estimate_cost
 from confreg.experiments import assembly
-from confreg.experiments.ending import NoteEnd, keep_counts
+from confreg.experiments.ending import TERMINATED, NoteEnd, TerminatedError, end_as_slurm_asks, keep_counts
 from confreg.experiments.resuming import command_to_go_on, refuse_other_text, state_to_go_on_from, where_to_go_on
 from confreg.figures.page import write_page
 from confreg.figures.summary import named_neurons_table
@@ -121,7 +122,10 @@ def _fit(settings: Settings, folder: RunFolder) -> None:
 
 def _train_to_the_end(trainer: pl.Trainer, module: LanguageModule, data: LanguageBlocks, resume_from: Path | None) -> None:
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+        with end_as_slurm_asks():
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from)
+    except SIGTERMException as error:
+        raise TerminatedError(TERMINATED) from error
     except SystemExit as error:  # Lightning's answer to a Ctrl-C
         if trainer.interrupted:
             raise KeyboardInterrupt from error

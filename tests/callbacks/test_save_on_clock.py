@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from confreg.callbacks import SaveOnClock
 from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps, newest_resumable, step_of
@@ -67,3 +68,23 @@ def test_a_failed_write_leaves_nothing_half_written(tiny_module, fit, tmp_path, 
 def test_arguments_that_would_keep_nothing_are_refused(tmp_path, arguments):
     with pytest.raises(ValueError, match="at least 1"):
         SaveOnClock(tmp_path, [0], **arguments)
+
+
+class _ToldToEnd(pl.Callback):
+    """Stands for the signal, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        trainer._signal_connector.received_sigterm = trainer.global_step == self.step
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_process_that_is_told_to_end_leaves_a_state_of_the_step_that_it_finished(tiny_module, fit, tmp_path, accumulate):
+    with pytest.raises(SIGTERMException):
+        fit(tiny_module(max_steps=9), _ToldToEnd(4), SaveOnClock(tmp_path, [9], resume_every=100), accumulate=accumulate)
+    if accumulate == 1:
+        assert step_of(newest_resumable(tmp_path)) == 5
+    else:  # Lightning stops behind the batch, in the middle of an accumulation: nothing to go on from
+        assert newest_resumable(tmp_path) is None

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from confreg.experiments.command_line import run_command
 from confreg.experiments.composition import compose_settings
 from confreg.experiments.resuming import command_to_go_on, state_to_go_on_from, where_to_go_on
 from confreg.experiments.training_run import train
-from confreg.models.checkpoints import CheckpointError, checkpoint_name
+from confreg.models.checkpoints import CheckpointError, checkpoint_name, step_of
 from confreg.models.runs import open_run
 from confreg.records.run_folder import RunFolderError, load_settings
 from confreg.settings import Settings
@@ -165,6 +169,33 @@ def test_under_slurm_no_checkpoint_of_lightnings_own_is_written_and_requeued(
     trainer._signal_connector.register_signal_handlers()
     assert signal.getsignal(signal.SIGUSR1) == before
     trainer._signal_connector.teardown()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_run_that_is_told_to_end_leaves_a_state_behind_its_step_and_goes_on_to_the_same_weights(
+    texts: Path, settings: Settings, tmp_path: Path, name: str
+) -> None:
+    overrides = [*TEXT, *own_keys(settings), "trainer.max_steps=400", "trainer.validate_every=400"]
+    overrides += ["clock.resume_every=1000", "callbacks.measure=false", "trainer.threads=1"]
+    slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    environment = {**os.environ, **(slurm if name == "SIGUSR1" else {})}
+    command = [sys.executable, "-m", "confreg.experiments.train", *overrides, "run.name=told"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = tmp_path / "told" / "checkpoints"
+    while not (folder / checkpoint_name(16)).exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    [state] = (folder / "resume").glob("step=*.ckpt")
+    assert 16 <= step_of(state) < 400
+    assert f"To go on with this run from step {step_of(state)}: confreg-train resume=" in said
+    assert json.loads((tmp_path / "told" / "run.json").read_text())["status"] == "interrupted"
+    assert train(compose_settings([f"resume={tmp_path / 'told'}"])) == 0
+    assert train(compose_settings([*overrides, "run.name=whole"])) == 0
+    ends = [torch.load(tmp_path / each / "checkpoints" / checkpoint_name(400), weights_only=True) for each in ("told", "whole")]
+    assert all(map(torch.equal, *(each["state_dict"].values() for each in ends)))
 
 
 def test_weights_that_a_gradient_made_no_numbers_are_not_saved(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
