@@ -164,6 +164,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.heavy
 def test_two_processes_of_gloo_give_the_rows_of_one_on_each_and_stop_together(tmp_path: Path) -> None:
     code = PROCESS.format(folder=str(Path(__file__).parent), meeting=f"file://{tmp_path / 'meeting'}", target=tmp_path)
     started = [

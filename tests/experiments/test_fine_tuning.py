@@ -71,7 +71,7 @@ def fine_tune(tmp_path_factory, publish, story_folder):
     return finished
 
 
-HEAVY = ("post_norm", "short", "averaged_lora")
+HEAVY = ("post_norm", "short", "averaged_lora", "lora_of_gpt2")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.heavy) if kind in HEAVY else kind for kind in KINDS])
@@ -130,6 +130,7 @@ def test_low_rank_changes_leave_all_other_weights_alone(fine_tune):
     assert all("c_proj.weight" in name for name in changed)
 
 
+@pytest.mark.heavy
 def test_a_run_is_where_another_one_begins(fine_tune, tmp_path, story_folder):
     first, _ = fine_tune("full")
     place = [f"run.root={tmp_path}", "run.name=second", f"data.source={story_folder}", f"data.cache={tmp_path}"]
@@ -145,6 +146,7 @@ def test_a_run_is_where_another_one_begins(fine_tune, tmp_path, story_folder):
     assert weights_sha256(open_model(tmp_path / "second", 0)) == weights_sha256(open_model(first, 2))
 
 
+@pytest.mark.heavy
 def test_a_run_of_a_synthetic_language_goes_on_with_another_one(tmp_path):
     sizes = ["data.vocabulary_size=24", "data.block_length=12", "data.n_measured=6", "data.n_reference=6", "data.n_inverse_temperatures=2"]
     quiet = [each for each in TINY if each.startswith(("trainer.", "logger.", "callbacks."))]
@@ -171,6 +173,7 @@ def test_recomputed_activations_change_no_bit_of_the_training(fine_tune, tmp_pat
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.heavy
 def test_a_broken_off_run_goes_on_to_the_same_weights(fine_tune, tmp_path, story_folder, monkeypatch):
     _, source = fine_tune("full")
 

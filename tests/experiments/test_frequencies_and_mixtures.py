@@ -77,6 +77,7 @@ class StoppedError(RuntimeError):
     """What the test raises in the middle of a run."""
 
 
+@pytest.mark.heavy
 def test_a_run_that_goes_on_has_its_counts_already_and_ends_like_one_that_was_not_stopped(whole, monkeypatch):
     again = composed(whole.parent, *SEEN, name="broken")
     original = MeasureOnClock.on_train_batch_end

@@ -57,6 +57,7 @@ KINDS = {
     "stopped": [*STOPPING, "clock.max_points=2"],
     "validation": ["callbacks=validation", "model=llama_tiny"],
 }
+HEAVY = ("averaged_frozen", "validation")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def same_rows(one, other, steps):
     return all(stores[0].read(table, step).equals(stores[1].read(table, step)) for table in TABLES for step in steps)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.heavy) if kind in HEAVY else kind for kind in KINDS])
 def test_what_is_measured_again_equals_what_the_run_wrote_to_the_bit(runs, kind, tmp_path, capsys):
     source, output = runs(kind), tmp_path / "again"
     measured(source, output=str(output))
@@ -146,7 +147,7 @@ def test_steps_that_are_there_are_skipped_and_others_are_added(run, monkeypatch,
     assert facts == (run / "measured" / "own" / "measured.json").read_text()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, pytest.param(OSError, marks=pytest.mark.heavy)])
 def test_interrupted_work_says_how_to_go_on_and_ends_like_work_that_was_not(run, monkeypatch, capsys, error):
     measured(run, name="whole")
     capsys.readouterr()

@@ -80,6 +80,7 @@ def check_features_together(settings, folder, monkeypatch):
     return whole
 
 
+@pytest.mark.heavy
 def test_average_early_stop_monitors_accumulation_bf16_and_compile_go_together(settings, tmp_path, monkeypatch, no_compiler_needed, capsys):
     whole = check_features_together(settings, tmp_path, monkeypatch)
     facts = json.loads((tmp_path / "whole" / "run.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -53,10 +54,17 @@ def settings(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    assert train(compose_settings([*TINY, f"run.root={root}", "run.name=mine"])) == 0
+    return root / "mine"
+
+
 @pytest.fixture
-def finished(settings, tmp_path):
-    assert train(settings()) == 0
-    return tmp_path / "mine"
+def finished(trained, tmp_path):
+    """A finished run of the test's own."""
+    return shutil.copytree(trained, tmp_path / "mine")
 
 
 def test_a_run_leaves_what_the_design_promises_and_nothing_else(finished):
@@ -99,6 +107,7 @@ def test_a_run_opened_again_gives_the_rows_that_were_measured_live_to_the_bit(fi
     assert not model.training
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_a_run_in_another_precision_gives_its_rows_again_too_with_the_hash_of_what_is_opened(settings, tmp_path, precision):
     chosen = settings(f"trainer.precision={precision}", "trainer.max_steps=2", "model.norm=frozen", name="precise")
@@ -137,7 +146,7 @@ class StoppedError(RuntimeError):
     """What the test raises in the middle of a run."""
 
 
-@pytest.mark.parametrize("error", [StoppedError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [StoppedError, pytest.param(KeyboardInterrupt, marks=pytest.mark.heavy)])
 def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(settings, tmp_path, monkeypatch, capsys, error):
     train(settings(name="whole"))
     assert "To go on" not in capsys.readouterr().out

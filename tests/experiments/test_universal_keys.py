@@ -47,6 +47,7 @@ def trained(folder: Path, *overrides: str) -> RecordStore:
     return RecordStore(folder / "records")
 
 
+@pytest.mark.heavy
 def test_rows_asked_for_in_training_equal_those_of_measuring_again_and_of_a_notebook(tmp_path: Path) -> None:
     live = trained(tmp_path / "live", "measure.request.universal=true", f"measure.request.{LAX}")
     trained(tmp_path / "plain")

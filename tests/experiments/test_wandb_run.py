@@ -204,6 +204,7 @@ def test_everything_that_wandb_writes_lies_in_the_run_and_what_has_to_be_sent_ca
     assert "artifact" not in {record["type"] for record in written}
 
 
+@pytest.mark.heavy
 def test_the_jobs_of_a_sweep_are_one_group_of_runs_each_closed_by_its_own_end(tmp_path, monkeypatch):
     original = LanguageModule.training_step
 

@@ -38,6 +38,7 @@ def test_the_page_of_a_run_asks_for_nothing_outside_itself(make_run):
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "records", "report.html", "run.json"]
 
 
+@pytest.mark.heavy
 def test_a_run_of_2000_neurons_and_25_steps_stays_under_8_mb(make_run):
     run = make_run(steps=(*range(10), *range(100, 1600, 100)), n_neurons=1000, n_layers=2)
     html = page_html(read_run(run))

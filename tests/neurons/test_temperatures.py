@@ -116,7 +116,7 @@ def test_a_pair_at_a_position_is_few_and_all_of_them_are_many() -> None:
     assert are_few(8, 3, 768)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("writes", [0.001, 0.01, 0.1, 1.0])
 def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(
     make_last_layer: Callable, writes: float, dtype: torch.dtype
@@ -131,7 +131,7 @@ def test_where_the_bound_says_that_no_far_temperature_is_better_none_is(
         assert is_near.double().mean() > {0.001: 0.99, 0.01: 0.95, 0.1: 0.3, 1.0: 0.0}[writes] - 1e-9
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.heavy)])
 def test_how_far_a_better_temperature_may_be_is_at_least_what_the_whole_row_says(make_last_layer: Callable, dtype: torch.dtype) -> None:
     for writes in (1e-4, 0.01, 1.0):
         case = Case(make_last_layer(writes=writes, unembedding=1.0, n_positions=20), dtype)

@@ -82,6 +82,7 @@ def test_in_how_many_parts_neurons_and_tokens_are_taken_plays_no_part(monkeypatc
             torch.testing.assert_close(values, expected[name], rtol=1e-11, atol=0)
 
 
+@pytest.mark.heavy
 def test_neither_neurons_times_vocabulary_nor_a_second_unembedding_is_ever_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(universal, "AT_ONCE", 16)
     w_out, unembedding = normal(500, 8).float(), centred_tokens(3000, 8).float()

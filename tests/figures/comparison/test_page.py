@@ -81,6 +81,7 @@ def test_the_page_of_a_run_is_never_replaced(make_runs):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.heavy
 def test_a_hundred_runs_stay_under_6_mb(make_compared, tmp_path):
     steps = tuple(range(25))
     runs = [
