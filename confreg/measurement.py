@@ -155,12 +155,12 @@ class _Measurement:
         self.groups = self.request.groups_within(n_neurons)
         groups = [torch.tensor(each, device=self.model.device) for each in self.groups.values()]
         scored_pass = ScoredPass(self.model, self.blocks, self.request, self.readout, self.frequency, self.processes)
-        drawn, self.control_evidence = iter(control), list[Evidence]()
+        self.control_evidence = list[Evidence]()
         for sums, of_draws in scored_pass.sums(control, groups, self.progress):
             if sums.sizes.of_the_layer:
                 self.effects, self.group_effects, self.activations = sums.effects("layer"), sums.effects("groups"), sums.activations
                 self.values = sums.position_values(scored_pass.value_names)
-            self.control_evidence += [self._evidence(next(drawn).directions, each) for each in of_draws]
+            self.control_evidence += [self._evidence(draw.directions, effects) for draw, effects in of_draws]
 
     def _control(self, draw: int) -> ControlDraw:
         seed, readout = (self.request.control_seed * 1_000_003 + draw) % 2**63, self.readout

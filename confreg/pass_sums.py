@@ -85,9 +85,9 @@ class PassSums(Metric):
         sums = getattr(self, of)
         return EffectSums({column: ClusterSums(sums[row, :, place], self.counts) for row, column in enumerate(columns_of(WANTED[of]))})
 
-    def effects_of_draw(self, draw: int, neurons: Int[Tensor, "some"]) -> EffectSums:
-        """The same for some neurons of a control draw of this pass."""
-        return self.effects("control", draw * self.sizes.n_neurons + neurons)
+    def places_in_control(self, draw: int, neurons: Int[Tensor, "some"]) -> Int[Tensor, "some"]:
+        """Where some neurons of a draw of this pass stand among those of all its draws."""
+        return draw * self.sizes.n_neurons + neurons
 
     def position_values(self, names: tuple[str, ...]) -> dict[str, Float[Tensor, "position"]]:
         """What each position says, by name."""

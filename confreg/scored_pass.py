@@ -70,7 +70,7 @@ class ScoredPass:
 
     def sums(
         self, control: Sequence[ControlDraw], groups: Sequence[Tensor] = (), progress: Told | None = None
-    ) -> Iterator[tuple[PassSums, list[EffectSums]]]:
+    ) -> Iterator[tuple[PassSums, list[tuple[ControlDraw, EffectSums]]]]:
         """Go over all scored positions, once, or where not all control draws fit the memory several times.
 
         Args:
@@ -80,7 +80,7 @@ class ScoredPass:
 
         Yields:
             The first time the sums of the layer, the groups and the first draws; then those of the next draws alone, until all are done.
-            Beside them the effects of each draw's directions.
+            Beside them each of these draws with the effects of its directions.
 
         Raises:
             RuntimeError: on every other process, where one of those that share the work fails.
@@ -91,7 +91,13 @@ class ScoredPass:
             replacement = self.replacement()
         for number, draws in enumerate(passes):
             sums = self._sums(_Work(self, replacement, control[draws], groups, is_first=number == 0), own, told)
-            yield sums, [sums.effects_of_draw(place, draw.neurons) for place, draw in enumerate(control[draws])]
+            yield (
+                sums,
+                [
+                    (draw, sums.effects("control", sums.places_in_control(number, draw.neurons)))
+                    for number, draw in enumerate(control[draws])
+                ],
+            )
 
     def _sums(self, work: _Work, batches: Sequence[Batch], told: _Progress) -> PassSums:
         """One pass, for whose sums nobody but the caller keeps a place."""
@@ -127,7 +133,7 @@ class _Work:
         self.sums, self.layer = PassSums(sizes, w_out), of.readout.writes(w_out)
         self.control: list[tuple[Tensor, NeuronWrites]] = []  # places of the neurons among those of all draws, and what is written there
         for part in slices(len(control), of.sizes.draws):  # what their neurons share is then computed once
-            places = torch.cat([draw * len(w_out) + control[draw].neurons for draw in range(part.start, part.stop)])
+            places = torch.cat([self.sums.places_in_control(draw, control[draw].neurons) for draw in range(part.start, part.stop)])
             if len(places):
                 self.control.append((places, of.readout.writes(torch.cat([each.directions for each in control[part]]))))
 

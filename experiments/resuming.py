@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from confreg.experiments.sweeps import as_override
-from confreg.models.checkpoints import CheckpointError, damaged_states, newest_resumable
+from confreg.models.checkpoints import CheckpointError, damaged_states, newest_resumable, step_of
 from confreg.records.run_folder import RunFolder, RunFolderError
 
 FINGERPRINTS = ("text_sha256", "fingerprint")  # of the documents, and of the blocks that a tokenizer makes of them
@@ -67,5 +67,4 @@ def command_to_go_on(target: Path) -> str:
 
 def where_to_go_on(checkpoints: Path) -> str:
     """From which step that will be."""
-    newest = max((path.stem for path in (checkpoints / "resume").glob("step=*.ckpt")), default="step=0")
-    return f"from step {int(newest.removeprefix('step='))}"
+    return f"from step {max(map(step_of, (checkpoints / 'resume').glob('step=*.ckpt')), default=0)}"

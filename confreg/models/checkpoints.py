@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from confreg.records.durable import sha256_of
 
@@ -86,9 +87,15 @@ def weights_sha256(model: nn.Module) -> str:
 
     What a checkpoint keeps beside them (the constant of a frozen norm) counts too: predictions depend on it.
     """
-    digest, kept = hashlib.sha256(), model.state_dict().keys()
+    kept = model.state_dict().keys()
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in kept]
-    for name, tensor in sorted([*model.named_parameters(), *buffers], key=itemgetter(0)):
+    return tensors_sha256([*model.named_parameters(), *buffers])
+
+
+def tensors_sha256(named: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over the sorted names, with dtype, shape and bytes of each tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=itemgetter(0)):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.flatten().view(torch.uint8).numpy().tobytes())

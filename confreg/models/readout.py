@@ -16,7 +16,7 @@ from confreg.models.layer_writes import written
 from confreg.models.norms import NormReading, read_norm
 from confreg.models.post_mlp_norm import PostMlpNorm
 from confreg.models.unembedding import effective_unembedding
-from confreg.neurons.ablation import Ablation, Baseline, PostNorm
+from confreg.neurons.ablation import Ablation, Baseline, PostNorm, some_pairs
 from confreg.neurons.frequency import Frequency
 from confreg.neurons.writes import GroupWrites, NeuronWrites
 
@@ -96,7 +96,7 @@ class Readout:
         tokens: ScoredTokens,
         replaced: Float[Tensor, "*position neuron"],
         writes: NeuronWrites,
-        neurons: Int[Tensor, "some"] | None = None,
+        neurons: slice | Int[Tensor, "some"] = slice(None),
     ) -> Ablation:
         """What replacing each activation changes, if the neurons wrote along the given directions: their own rows, or those of controls.
 
@@ -111,9 +111,10 @@ class Readout:
         if self.post_mlp_norm is not None:
             assert tokens.mlp_output is not None  # as capture saw to
             norm_change, write_change = self.post_mlp_norm.changes(tokens.mlp_output, change)
-            scaling = _of_neurons(norm_change, neurons), _of_neurons(write_change, neurons)
+            scaling = some_pairs(norm_change, slice(None), neurons), some_pairs(write_change, slice(None), neurons)
             post = self._post_norm(tokens, scaling, lambda normed: normed @ exact.T)
-        return Ablation(_of_neurons(change, neurons), along_write, exact.norm(dim=-1), writes, exact.shape[1], is_fixed, post)
+        change = some_pairs(change, slice(None), neurons)
+        return Ablation(change, along_write, exact.norm(dim=-1), writes, exact.shape[1], is_fixed, post)
 
     def group_ablation(
         self, tokens: ScoredTokens, replaced: Float[Tensor, "*position neuron"], groups: Sequence[Int[Tensor, "_"]]
@@ -218,10 +219,6 @@ def capture(
     activations, mlp_output = by_block(seen["activations"], tokens.shape), seen.get("mlp_output")
     mlp_output = None if mlp_output is None else by_block(mlp_output, tokens.shape)
     return Captured(activations, seen["residual"], logits if logits_at is None else logits.squeeze(0), mlp_output)
-
-
-def _of_neurons(values: Float[Tensor, "position neuron"], neurons: Int[Tensor, "some"] | None) -> Float[Tensor, "position some"]:
-    return values if neurons is None else values.index_select(1, neurons)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +19,7 @@ from confreg.languages.sources import language_of, widened
 from confreg.languages.token_counts import SeenTokenCounts
 from confreg.models.adapters import without_adapters
 from confreg.models.build import model_from
-from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps
+from confreg.models.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps, tensors_sha256
 from confreg.records.durable import write_bytes_durably, write_folder_durably
 from confreg.records.run_folder import RunFolderError, load_settings
 from confreg.settings import Settings, is_all_synthetic
@@ -45,7 +43,7 @@ def save_blocks(run: Path, blocks: Blocks, token_counts: Int[Tensor, "vocab"] | 
     if steps is not None:
         tensors["token_counts_steps"] = steps
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_bytes_durably(run / BLOCKS_FILE, save(tensors, metadata={"sha256": _tensors_sha256(tensors)}))
+    write_bytes_durably(run / BLOCKS_FILE, save(tensors, metadata={"sha256": tensors_sha256(tensors.items())}))
 
 
 def saved_token_counts(run: Path) -> Int[Tensor, "vocab"] | dict[int, Int[Tensor, "vocab"]] | None:
@@ -61,19 +59,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             tensors, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a mapping
     except (SafetensorError, OSError) as error:
         raise RunFolderError(f"{path} is damaged ({error}). Restore it from a copy, or train anew under another run.name.") from error
-    if told.get("sha256", "") not in ("", _tensors_sha256(tensors)):
+    if told.get("sha256", "") not in ("", tensors_sha256(tensors.items())):
         raise RunFolderError(
             f"{path} is not what was written (its SHA-256 differs). Restore it from a copy, or train anew under another run.name."
         )
     return tensors
-
-
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _pop_counts(tensors: dict[str, Tensor]) -> Int[Tensor, "vocab"] | dict[int, Int[Tensor, "vocab"]]:
